@@ -1,0 +1,221 @@
+"""Every dataclass of the configuration.
+
+A config file is Python: it defines `config() -> Config` and, for ablations, `sweep()` that yields dictionaries of
+overrides such as `{"ppo.clip": 0.1}`. Any field can be overridden on the command line: `--ppo.clip=0.1`.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import pathlib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+from r1jax.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where photos come from and how they are degraded."""
+
+    photos: str = "builtin:train"  # a folder, or the shipped crops: builtin:train, builtin:test
+    mixes: str = "A"  # group A, B, C, "single" (the eight operations alone), or mixes "noise+jpeg,rain+haze"
+    crop: int = 128  # side of the square training crop, pixels
+    clean_share: float = 0.0  # share of training images left undegraded, so that STOP at once is sometimes right
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """The decision process."""
+
+    toolbox: tuple[str, ...] = ("lite",)  # a toolbox, or tools one by one: ("denoise", "gamma", ...)
+    horizon: int = 4  # most tool calls an episode
+    stop: bool = True  # whether the agent may end an episode early
+    step_cost: float = 0.0  # subtracted from the reward of every tool call, in score units
+    block_size: int = 1  # G of the grouped dispatch: images of one tool run together; 1 on CPU, larger on GPU
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentConfig:
+    """The policy: frozen encoder, action record, MLP actor-critic."""
+
+    encoder: str = "lite_scorer"
+    hidden: tuple[int, ...] = (256, 128)
+    record: bool = True  # whether the policy sees which tools were called
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """The quality scorer and the service around it."""
+
+    scorer: str = "lite"  # a registered scorer, or FILE.py:Class for your own
+    mode: Literal["ticket", "blocking", "graph"] = "ticket"
+    timeout_s: float = 60.0  # how long a missing score is waited for
+    on_missing: Literal["mask", "raise"] = "mask"  # an episode without a score has weight 0, or ends the run
+    cache_dir: str = ""  # folder of the on-disk score cache; empty: memory only
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation (arXiv 1707.06347) with GAE (arXiv 1506.02438)."""
+
+    updates: int = 200
+    episodes: int = 32  # episodes an update, all devices together
+    epochs: int = 4
+    minibatches: int = 2
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    value_coef: float = 0.5
+    entropy_start: float = 0.05
+    entropy_end: float = 0.01
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 0.5
+    normalise_advantage: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation during training, on photos held out of it."""
+
+    photos: str = "builtin:test"
+    every: int = 50  # updates between evaluations; 0: never
+    images: int = 32
+    checkpoint_every: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    name: str = "agent"
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    env: EnvConfig = EnvConfig()
+    agent: AgentConfig = AgentConfig()
+    reward: RewardConfig = RewardConfig()
+    ppo: PPOConfig = PPOConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Returns `config` with dotted fields replaced; strings are parsed to the field's type.
+
+    Raises:
+      UsageError: a field does not exist (the line lists those that do) or a value does not fit its type.
+    """
+    for dotted, value in overrides.items():
+        config = _replace(config, dotted.split("."), value, dotted)
+    return config
+
+
+def _replace(node: T, path: list[str], value: Any, dotted: str) -> T:
+    names = [field.name for field in dataclasses.fields(node)]  # type: ignore[arg-type]
+    if path[0] not in names:
+        raise UsageError(f"--{dotted}: no field {path[0]!r}; there are {', '.join(names)}")
+    current = getattr(node, path[0])
+    if len(path) > 1:
+        if not dataclasses.is_dataclass(current):
+            raise UsageError(f"--{dotted}: {path[0]} has no fields")
+        new: Any = _replace(current, path[1:], value, dotted)
+    elif dataclasses.is_dataclass(current):
+        raise UsageError(f"--{dotted}: {path[0]} is a group; set one of its fields")
+    else:
+        new = _coerce(value, typing.get_type_hints(type(node))[path[0]], dotted)
+    return dataclasses.replace(node, **{path[0]: new})  # type: ignore[type-var]
+
+
+def _coerce(value: Any, kind: Any, dotted: str) -> Any:
+    """Fits `value`, a Python value or the text of one, to the annotated type of a field."""
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise UsageError(f"--{dotted}: {value!r} is not one of {', '.join(map(str, typing.get_args(kind)))}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str):
+            value = _parse_tuple(value)
+        item = typing.get_args(kind)[0]
+        return tuple(_coerce(v, item, dotted) for v in (value if isinstance(value, (tuple, list)) else (value,)))
+    if origin in (types.UnionType, typing.Union):
+        raise TypeError(f"config field {dotted} has a union type, which overrides cannot fill")
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value)
+        except (ValueError, SyntaxError):
+            raise UsageError(f"--{dotted}: {value!r} is not {_kind_name(kind)}") from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"--{dotted}: {value!r} is not {_kind_name(kind)}")
+    return value
+
+
+def _parse_tuple(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _kind_name(kind: Any) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))
+
+
+def load(path: str | pathlib.Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Loads `config()` of a config file and applies overrides.
+
+    Raises:
+      UsageError: the file does not exist, does not define `config()`, or an override does not fit.
+    """
+    return override(_module(path).config(), overrides or {})
+
+
+def load_sweep(path: str | pathlib.Path) -> Iterator[tuple[dict[str, Any], Config]]:
+    """Yields (overrides, config) for every variant that the file's `sweep()` yields.
+
+    Raises:
+      UsageError: the file defines no `sweep()`.
+    """
+    module = _module(path)
+    if not hasattr(module, "sweep"):
+        raise UsageError(f"{path}: defines no sweep()")
+    for overrides in module.sweep():
+        yield overrides, override(module.config(), overrides)
+
+
+def _module(path: str | pathlib.Path) -> types.ModuleType:
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such config file")
+    spec = importlib.util.spec_from_file_location(f"r1jax_config_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "config"):
+        raise UsageError(f"{path}: defines no config()")
+    return module
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the config as nested plain values, for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Rebuilds a config from `to_dict`'s result; fields that it lacks keep their defaults."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Mapping[str, Any]) -> None:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                walk(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = value
+
+    walk("", values)
+    return override(Config(), flat)

@@ -1,0 +1,122 @@
+"""Mixes of degradations, the benchmark's groups, and the function that applies one.
+
+Group A's mixes are for training, B and C are never seen in it. Operations run left to right in the order written.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from r1jax.degradations.depth import synthetic_depth
+from r1jax.degradations.operations import OPERATIONS
+from r1jax.errors import UsageError
+from r1jax.images.convert import to_float, to_uint8
+from r1jax.images.resize import resize_bicubic
+
+Mix = tuple[str, ...]
+
+GROUPS: dict[str, tuple[Mix, ...]] = {
+    "A": (
+        ("rain", "haze"),
+        ("motion blur", "low resolution"),
+        ("dark", "noise"),
+        ("defocus blur", "jpeg"),
+        ("noise", "jpeg"),
+        ("rain", "low resolution"),
+        ("motion blur", "dark"),
+        ("defocus blur", "haze"),
+    ),
+    "B": (
+        ("motion blur", "jpeg"),
+        ("haze", "noise"),
+        ("defocus blur", "low resolution"),
+        ("rain", "dark"),
+    ),
+    "C": (
+        ("haze", "motion blur", "low resolution"),
+        ("rain", "noise", "low resolution"),
+        ("dark", "defocus blur", "jpeg"),
+        ("motion blur", "defocus blur", "noise"),
+    ),
+    "single": tuple((key,) for key in OPERATIONS),
+}
+MIXES: tuple[Mix, ...] = GROUPS["A"] + GROUPS["B"] + GROUPS["C"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Degraded:
+    """A degraded image and how it came about.
+
+    Attributes:
+      image: the result at the photo's size; a low-resolution one is enlarged bicubically to it.
+      record: operations in order with the drawn parameters, the seed, and the sha256 of the pixels in and out.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    record: dict[str, Any]
+
+
+def mix_name(mix: Mix) -> str:
+    """Returns a mix as text: "rain+haze"."""
+    return "+".join(mix)
+
+
+def parse_mixes(text: str) -> tuple[Mix, ...]:
+    """Returns the mixes of a group ("A", "B", "C", "single", "all") or of a list "noise+jpeg,rain+haze".
+
+    Raises:
+      UsageError: a name is neither a group nor a degradation.
+    """
+    if text == "all":
+        return MIXES
+    mixes: list[Mix] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        mixes += GROUPS[part] if part in GROUPS else [_parse_mix(part)]
+    if not mixes:
+        raise UsageError(f"mixes {text!r}: empty; give a group ({', '.join(GROUPS)}) or a list such as noise+jpeg")
+    return tuple(mixes)
+
+
+def _parse_mix(text: str) -> Mix:
+    mix = tuple(key.strip().replace("_", " ") for key in text.split("+"))
+    for key in mix:
+        if key not in OPERATIONS:
+            near = difflib.get_close_matches(key, [*OPERATIONS, *GROUPS], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPERATIONS)}"
+            raise UsageError(f"degradation {key!r} is unknown; {hint}")
+    return mix
+
+
+def degrade(
+    photo: UInt8[np.ndarray, "h w 3"], mix: Mix, seed: int, depth: Float[np.ndarray, "h w"] | None = None
+) -> Degraded:
+    """Applies `mix` to a clean photo by the MiO100 protocol: every step rounds to uint8.
+
+    Each operation draws from a generator of (seed, operation), so its parameters do not depend on what comes before it.
+    """
+    depth = synthetic_depth(photo) if depth is None and "haze" in mix else depth
+    image, steps = photo, []
+    for key in mix:
+        rng = np.random.default_rng([seed, int.from_bytes(key.encode(), "little")])
+        fitting = _fit_depth(depth, image)
+        image, parameters = OPERATIONS[key](image, rng, fitting)
+        steps.append({"operation": key, **parameters})
+    if image.shape != photo.shape:
+        image = to_uint8(resize_bicubic(to_float(image), *photo.shape[:2]))
+    record = {"mix": mix_name(mix), "seed": seed, "steps": steps, "sha256_in": _sha(photo), "sha256_out": _sha(image)}
+    return Degraded(image, record)
+
+
+def _sha(image: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+
+
+def _fit_depth(depth: np.ndarray | None, image: np.ndarray) -> np.ndarray | None:
+    """Shrinks the depth with an image that an operation has shrunk."""
+    if depth is None or depth.shape == image.shape[:2]:
+        return depth
+    return resize_bicubic(depth[..., None], *image.shape[:2])[..., 0]
