@@ -46,7 +46,7 @@ def noise(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, 
         return _to_uint8(image + rng.normal(0, sigma, image.shape)), {"kind": "gaussian", "sigma": sigma}
     scale = rng.uniform(1, 3)
     x = image / 255.0
-    levels = 2.0 ** np.ceil(np.log2(len(np.unique(image))))
+    levels = 2 ** int(np.ceil(np.log2(len(np.unique(image)))))
     shot = rng.poisson(x * levels) / levels - x
     return _to_uint8(255 * (x + shot * scale)), {"kind": "poisson", "scale": scale, "levels": levels}
 

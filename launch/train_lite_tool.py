@@ -1,0 +1,120 @@
+"""Trains one network of the lite toolbox and writes it, with its provenance, into r1jax/assets/lite.
+
+    python launch/train_lite_tool.py motion_deblur --photos DIR [DIR ...] --steps 3000
+
+Resumable: the same command continues where a stopped one was. Photos that any figure is measured on (CBSD68, LIVE1, Set14,
+the shipped test crops) must not be among the photos.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import platform
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from flax import nnx
+
+from r1jax.degradations.dataset import NamedPhoto, load_photos
+from r1jax.nets import create
+from r1jax.tools import toolbox
+from r1jax.tools.dispatch import dispatch
+from r1jax.tools.lite import LITE_TOOLS, weight_file
+from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit
+from r1jax.weights import import_torch, load_module, save_module, update_module
+from r1jax.weights.files import flat_state
+
+UNCLIPPED_NOISE = {"denoise": 0.4}
+
+
+def main() -> None:
+    args = arguments()
+    spec = LITE_TOOLS[args.tool]
+    photos = [photo for folder in args.photos for photo in load_photos(folder)]
+    net = initialised(args)
+    pairs = ToolPairs(
+        photos,
+        spec.degradation,
+        args.crop,
+        unclipped_noise=UNCLIPPED_NOISE.get(args.tool, 0.0),
+        touch=other_tools(args.tool) if args.touch else None,
+    )
+
+    def loss(net: Any, degraded: jax.Array, target: jax.Array) -> jax.Array:
+        return charbonnier(spec.restore(net, degraded), target)
+
+    config = FitConfig(args.steps, args.batch, args.learning_rate)
+    run = pathlib.Path(args.run or f"runs/lite_tools/{args.tool}")
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "log.jsonl").open("a") as log:
+        net = fit(
+            net,
+            lambda step: pairs.batch(args.seed, step, args.batch),
+            loss,
+            config,
+            run / "checkpoints",
+            lambda line: print(line, file=log, flush=True),
+        )
+    save_module(args.out or weight_file(args.tool), net, spec.net, spec.config, training=provenance(args, photos))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", choices=LITE_TOOLS)
+    parser.add_argument("--photos", nargs="+", required=True, metavar="DIR")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", help="weights to start from: a .safetensors file of the same network")
+    parser.add_argument("--ffdnet", help="for denoise: the official ffdnet_color.pth to start from (needs torch)")
+    parser.add_argument("--touch", action="store_true", help="a part of the images has been through another shipped tool")
+    parser.add_argument("--run", help="folder of checkpoints and log (runs/lite_tools/TOOL)")
+    parser.add_argument("--out", help="weight file to write (the shipped one)")
+    return parser.parse_args()
+
+
+def initialised(args: argparse.Namespace) -> nnx.Module:
+    """Returns the network at its start: random, a given file's, or around the published FFDNet."""
+    spec = LITE_TOOLS[args.tool]
+    net: Any = create(spec.net, seed=args.seed, **spec.config)
+    if args.init:
+        update_module(net, flat_state(load_module(args.init)[0]))
+    if args.ffdnet:
+        import torch
+
+        state_dict = torch.load(args.ffdnet, weights_only=True, map_location="cpu")
+        import_torch(net.denoiser, {name: value.numpy() for name, value in state_dict.items()})
+    return net
+
+
+def other_tools(name: str) -> Any:
+    """Returns touch(images, rng): one random other lite tool on all of them."""
+    box = toolbox([other for other in LITE_TOOLS if other != name])
+
+    @jax.jit
+    def apply(params: Any, images: jax.Array, index: jax.Array) -> jax.Array:
+        return dispatch(box, params, images, index, block_size=images.shape[0]).clip(0, 1)
+
+    def touch(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        index = np.full(len(images), rng.integers(len(box)), np.int32)
+        return np.asarray(apply(box.params, images, index))
+
+    return touch
+
+
+def provenance(args: argparse.Namespace, photos: list[NamedPhoto]) -> dict[str, Any]:
+    """Returns what made the weights: arguments, versions and the hash of every photo."""
+    hashes = {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest()[:16] for photo in photos}
+    versions = {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__}
+    settings = {key: value for key, value in vars(args).items() if key not in ("photos", "run", "out", "init", "ffdnet")}
+    files = {key: pathlib.Path(getattr(args, key)).name for key in ("init", "ffdnet") if getattr(args, key)}
+    return json.loads(json.dumps({"settings": settings | files, "versions": versions, "photos": hashes}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Networks by name: `create("ffdnet", nc=96, nb=12)`."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flax import nnx
+
+from r1jax.errors import UsageError
+
+ModuleT = TypeVar("ModuleT", bound=type[nnx.Module])
+
+_NETS: dict[str, type[nnx.Module]] = {}
+
+
+def register_net(name: str) -> Callable[[ModuleT], ModuleT]:
+    """Registers a module class; its constructor takes the official argument names and `rngs`."""
+
+    def register(cls: ModuleT) -> ModuleT:
+        _NETS[name] = cls
+        return cls
+
+    return register
+
+
+def create(name: str, *, seed: int = 0, **config: Any) -> nnx.Module:
+    """Returns a freshly initialised network; `config` is its constructor's.
+
+    Raises:
+      UsageError: no network of that name.
+    """
+    if name not in _NETS:
+        near = difflib.get_close_matches(name, _NETS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_NETS)}"
+        raise UsageError(f"network {name!r} is unknown; {hint}")
+    return _NETS[name](**config, rngs=nnx.Rngs(seed))

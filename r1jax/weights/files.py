@@ -1,0 +1,93 @@
+"""Networks in .safetensors files that say what they are.
+
+The file's metadata holds the network's registered name and its configuration, so that `load_module` needs nothing else.
+Tensors may be stored as float16 and are float32 once loaded.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from r1jax.errors import R1JaxError, WeightMismatch
+from r1jax.nets import create
+
+
+def flat_state(module: nnx.Module) -> dict[str, np.ndarray]:
+    """Returns every parameter of `module` by its path: "blocks/layers/0/conv1/kernel"."""
+    return {"/".join(map(str, path)): np.asarray(leaf) for path, leaf in _leaves(module)}
+
+
+def _leaves(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
+    return [(path, variable.get_value()) for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param))]
+
+
+def update_module(module: nnx.Module, tensors: dict[str, np.ndarray]) -> nnx.Module:
+    """Fills `module` in place from `flat_state`'s form and returns it.
+
+    Raises:
+      WeightMismatch: names or shapes differ.
+    """
+    state = nnx.to_flat_state(nnx.state(module, nnx.Param))
+    ours = {"/".join(map(str, path)): variable for path, variable in state}
+    missing, unexpected = sorted(ours.keys() - tensors.keys()), sorted(tensors.keys() - ours.keys())
+    shared = ours.keys() & tensors.keys()
+    shapes = {name: (tuple(ours[name].shape), tuple(tensors[name].shape)) for name in sorted(shared)}
+    misshaped = [(name, a, b) for name, (a, b) in shapes.items() if a != b]
+    if missing or unexpected or misshaped:
+        raise WeightMismatch(missing, unexpected, misshaped)
+    for name, variable in ours.items():
+        variable.set_value(np.asarray(tensors[name], np.float32))
+    nnx.update(module, nnx.from_flat_state(state))
+    return module
+
+
+def save_module(
+    path: str | pathlib.Path,
+    module: nnx.Module,
+    name: str,
+    config: dict[str, Any],
+    dtype: Any = np.float16,
+    **metadata: Any,
+) -> None:
+    """Writes `module`, made by `create(name, **config)`, atomically; extra metadata must be JSON."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.astype(dtype) for key, value in flat_state(module).items()}
+    described = {"net": name, "config": json.dumps(config), **{k: json.dumps(v) for k, v in metadata.items()}}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata=described)
+    os.replace(partial, path)
+
+
+def load_module(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, Any]]:
+    """Returns the network of a file written by `save_module`, and its metadata.
+
+    Raises:
+      R1JaxError: the file is missing, is not .safetensors, or does not say what it holds.
+      WeightMismatch: the tensors do not fit the network that the file names.
+    """
+    metadata, tensors = read_tensors(path)
+    if "net" not in metadata:
+        raise R1JaxError(f"{path}: names no network in its metadata (expected a file of save_module)")
+    described = {key: json.loads(value) for key, value in metadata.items() if key != "net"}
+    module = create(metadata["net"], **described.pop("config"))
+    return update_module(module, tensors), {"net": metadata["net"], **described}
+
+
+def read_tensors(path: str | pathlib.Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Returns (metadata, tensors) of a .safetensors file.
+
+    Raises:
+      R1JaxError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise R1JaxError(f"{path}: cannot be read as .safetensors ({error})") from None
