@@ -55,7 +55,7 @@ def decode(file: BinaryIO) -> Photo:
     except Undecodable:
         raise
     except Image.UnidentifiedImageError:
-        raise Undecodable("not an image; PNG, JPEG, WebP, TIFF, BMP and GIF can be read") from None
+        raise Undecodable("not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF)") from None
     except Image.DecompressionBombError:
         raise Undecodable(_TOO_LARGE) from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything

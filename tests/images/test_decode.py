@@ -7,6 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -161,6 +162,21 @@ def test_16_bit_rgb_with_orientation_is_upright(tmp_path):
     np.testing.assert_array_equal(photo.pixels, np.rot90(DEEP_IN_8_BITS[..., :3], -1))
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_16_bit_tiff_with_orientation_is_upright(tmp_path, orientation):
+    tag = (274, "H", 1, orientation, True)
+    tifffile.imwrite(tmp_path / "a.tif", DEEP[..., :3], photometric="rgb", extratags=[tag])
+    wanted = np.rot90(DEEP_IN_8_BITS[..., :3], 2 if orientation == 3 else -1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, wanted)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_grey_tiff_where_white_is_zero(tmp_path, depth):
+    stored = DEEP[..., 0] if depth is np.uint16 else DEEP_IN_8_BITS[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels[..., 0], 255 - DEEP_IN_8_BITS[..., 0])
+
+
 def test_cmyk_with_and_without_profile(tmp_path):
     red = np.tile(np.array([0, 255, 255, 0], np.uint8), (8, 8, 1))
     image = Image.fromarray(red, "CMYK")
@@ -270,3 +286,7 @@ def test_pixels_that_would_be_misread_are_refused(tmp_path):
         read_image(saved(tmp_path / "a.tif", Image.new("F", (4, 4))))
     with pytest.raises(ImageError, match=r"b\.tif: pixels of kind I cannot be read"):
         read_image(saved(tmp_path / "b.tif", Image.new("I", (4, 4))))
+    planes = np.moveaxis(DEEP[..., :3], -1, 0)
+    tifffile.imwrite(tmp_path / "c.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(ImageError, match=r"c\.tif: 16-bit colour planes cannot be read"):
+        read_image(tmp_path / "c.tif")

@@ -127,6 +127,9 @@ def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "folder.png").mkdir()
     message = refused(write_image, tmp_path / "folder.png", PHOTO, overwrite=True)
     assert "folder.png: exists and is not" in message
+    os.mkfifo(tmp_path / "pipe.png")
+    message = refused(write_image, tmp_path / "pipe.png", PHOTO, overwrite=True)
+    assert "pipe.png: exists and is not" in message
     assert "there is no folder" in refused(write_image, tmp_path / "missing" / "out.png", PHOTO)
     assert "/proc/out.png: cannot be written" in refused(write_image, "/proc/out.png", PHOTO)
 
@@ -151,7 +154,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.png")
     assert "missing.png: no such file" in refused(read_image, tmp_path / "missing.png")
     assert "empty.png: the file is empty" in refused(read_image, tmp_path / "empty.png")
-    assert "text.png: not an image; PNG, JPEG" in refused(read_image, tmp_path / "text.png")
+    assert "text.png: not an image that can be read (PNG, JPEG" in refused(read_image, tmp_path / "text.png")
     assert "is a folder" in refused(read_image, tmp_path)
     assert "pipe.png: is not a regular file" in refused(read_image, tmp_path / "pipe.png")
     assert "no such file" in refused(read_image, "a\0b.png")
