@@ -1,0 +1,7 @@
+"""`python -m r1jax` is the command `r1jax`."""
+
+import sys
+
+from r1jax.cli import main
+
+sys.exit(main())
