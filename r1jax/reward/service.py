@@ -92,10 +92,10 @@ class RewardService:
             else:
                 self._backend = InProcess(spec, slots)
             identity = self._backend.start()
-        except R1JaxError:
+        except R1JaxError as error:
             slots.close()
-            if temporary and not self.log_path.exists():
-                temporary.rmdir()
+            if temporary and str(temporary) not in str(error):  # the line may point to the log
+                shutil.rmtree(temporary, ignore_errors=True)
             raise
         self.name, self.version = identity.name, identity.version
         cache = ScoreCache(identity, cache_dir)
