@@ -1,8 +1,8 @@
 """Makes the photo crops of r1jax/assets/photos from the packages that they come from.
 
 SOURCES.json there lists them: 24 crops of 256x256 pixels, sRGB, lossless WebP, 12 for training and 12 held
-out; public domain, CC0 or CC BY. Large photos are shrunk first by area averaging, so that their JPEG artefacts
-vanish. No photo gives crops to both splits.
+out; public domain, CC0 or CC BY. Large photos are shrunk first by area averaging: JPEG artefacts vanish.
+No photo gives crops to both splits.
 
 Command (every FOLDER is searched for the listed paths; FILE!MEMBER is a member of a Qt resource file):
 
