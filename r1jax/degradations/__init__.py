@@ -1,6 +1,13 @@
 """The eight degradations of the benchmark, their mixes and groups, and the data sets made with them."""
 
-from r1jax.degradations.dataset import Batch, Benchmark, NamedPhoto, TrainingData, build_benchmark, load_photos
+from r1jax.degradations.dataset import (
+    Batch,
+    Benchmark,
+    NamedPhoto,
+    TrainingData,
+    build_benchmark,
+    load_photos,
+)
 from r1jax.degradations.mixes import GROUPS, MIXES, Degraded, Mix, degrade, mix_name, parse_mixes
 from r1jax.degradations.operations import OPERATIONS, operation
 

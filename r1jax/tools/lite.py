@@ -39,6 +39,7 @@ class LiteTool:
     net: str
     config: dict[str, Any]
     restore: Callable[[Any, Array], Array] = restore_directly
+    whole_image: bool = False
 
 
 DETAIL = {"widths": (32, 64, 128), "depths": (1, 2, 4)}
@@ -47,8 +48,8 @@ LITE_TOOLS = {
     "dejpeg": LiteTool("jpeg", "unet", {"widths": (48, 96), "depths": (1, 4)}),
     "super_resolution": LiteTool("low resolution", "super_resolver", {"width": 64, "depth": 8}, restore_enlarged),
     "derain": LiteTool("rain", "unet", {"widths": (48, 96), "depths": (1, 3)}),
-    "dehaze": LiteTool("haze", "haze_net", {"width": 32}),
-    "brighten": LiteTool("dark", "curve_net", {"width": 32, "knots": 16}),
+    "dehaze": LiteTool("haze", "haze_net", {"width": 32}, whole_image=True),
+    "brighten": LiteTool("dark", "curve_net", {"width": 32, "knots": 16}, whole_image=True),
     "motion_deblur": LiteTool("motion blur", "unet", DETAIL),
     "defocus_deblur": LiteTool("defocus blur", "unet", {"widths": (48, 96), "depths": (1, 4)}),
 }
@@ -77,7 +78,7 @@ def tool_of(name: str, net: nnx.Module) -> Tool:
     def apply(params: Any, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         return spec.restore(nnx.merge(graph, params), x)
 
-    return Tool(name, spec.degradation, apply, params)
+    return Tool(name, spec.degradation, apply, params, spec.whole_image)
 
 
 for _name in LITE_TOOLS:

@@ -40,12 +40,14 @@ class Tool:
       task: what it restores: "denoise", "brighten", ...
       apply: pure `apply(params, x) -> y`, both images [b, h, w, 3], for any b, h and w.
       params: the pytree of arrays that `apply` takes; `()` for a tool without weights.
+      whole_image: the tool needs the whole image at once (global statistics); a large photo is not tiled for it.
     """
 
     name: str
     task: str
     apply: Callable[[Any, Array], Array]
     params: Any = ()
+    whole_image: bool = False
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Applies the tool with its own params.

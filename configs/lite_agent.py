@@ -1,0 +1,18 @@
+"""The agent that the package ships: lite toolbox, lite scorer, up to four tool calls.
+
+    r1jax train configs/lite_agent.py --run runs/lite_agent --data.photos=PHOTOS
+
+PHOTOS is a folder of a few hundred clean photos; r1jax/assets/lite/agent.json lists those of the shipped one.
+"""
+
+from r1jax.config import Config, DataConfig, EnvConfig, EvalConfig, PPOConfig
+
+
+def config() -> Config:
+    return Config(
+        name="lite_agent",
+        data=DataConfig(photos="builtin:train", mixes="A", crop=128, clean_share=0.02),
+        env=EnvConfig(toolbox=("lite",), horizon=4, step_cost=0.02),
+        ppo=PPOConfig(updates=400, episodes=64, epochs=4, minibatches=4, learning_rate=1e-3, entropy_end=0.002),
+        eval=EvalConfig(photos="builtin:test", every=50, images=32, checkpoint_every=50),
+    )

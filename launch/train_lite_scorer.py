@@ -1,0 +1,242 @@
+"""Trains the embedded quality scorer and writes it, with its provenance, into r1jax/assets/lite.
+
+    python launch/train_lite_scorer.py label --photos DIR [DIR ...] --images 12000
+    python launch/train_lite_scorer.py train --steps 4000
+    python launch/train_lite_scorer.py check --photos HELD_OUT_DIR
+
+`label` makes groups of images of one photo crop (clean, degraded, and what right and wrong lite tools make of it) and labels
+each with full-reference metrics; it needs the extra `eval` (piq, torch). `train` and `label` continue where they stopped.
+The label is the mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5; VSI is kept out, as a judge.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from r1jax.degradations.dataset import NamedPhoto, load_photos, random_crop
+from r1jax.degradations.mixes import GROUPS, Mix, degrade
+from r1jax.degradations.operations import OPERATIONS
+from r1jax.images.convert import quantise, to_float, to_uint8
+from r1jax.nets import create
+from r1jax.nets.quality_net import LEVELS, expected_score
+from r1jax.reward.lite import LiteScorer, weight_file
+from r1jax.tools import toolbox
+from r1jax.tools.lite import LITE_TOOLS
+from r1jax.training.supervised import FitConfig, fit, natural_order
+from r1jax.weights import save_module
+
+KINDS = list(OPERATIONS)
+GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
+CONFIG: dict[str, Any] = {"widths": [24, 48, 80, 128], "hidden": 192}
+# The value of each metric that maps to 1 and to 5.
+CALIBRATION = {"psnr_y": (12.0, 38.0), "ms_ssim": (0.0, 2.0), "fsim": (0.2, 1.7)}
+
+
+def calibrated_label(psnr_y: np.ndarray, ms_ssim: np.ndarray, fsim: np.ndarray) -> np.ndarray:
+    """Returns the label on 1..5; similarities enter as -log10(1 - s), which spreads the good ones."""
+    values = {"psnr_y": psnr_y, "ms_ssim": -np.log10(1 - ms_ssim + 1e-3), "fsim": -np.log10(1 - fsim + 1e-3)}
+    levels = [np.clip((values[key] - low) / (high - low), 0, 1) for key, (low, high) in CALIBRATION.items()]
+    return (1 + 4 * np.mean(levels, 0)).astype(np.float32)
+
+
+# ---------------------------------------------------------------- labelling
+
+
+def full_reference(images: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns psnr_y, ms_ssim, fsim and vsi [n] of uint8 images [n, h, w, 3] against `clean`."""
+    import piq
+    import torch
+
+    from r1jax.images.metrics import psnr_y
+
+    a, b = (torch.from_numpy(to_float(x)).permute(0, 3, 1, 2).contiguous() for x in (images, clean))
+    with torch.no_grad():
+        return {
+            "psnr_y": np.asarray(psnr_y(jnp.asarray(to_float(images)), jnp.asarray(to_float(clean)))),
+            "ms_ssim": piq.multi_scale_ssim(a, b, kernel_size=7, reduction="none").numpy(),
+            "fsim": piq.fsim(a, b, reduction="none").numpy(),
+            "vsi": piq.vsi(a, b, reduction="none").numpy(),
+        }
+
+
+def random_mix(rng: np.random.Generator) -> Mix:
+    """Half a mix of group A, else one to three random degradations; never a mix of group B or C."""
+    if rng.random() < 0.5:
+        return GROUPS["A"][rng.integers(len(GROUPS["A"]))]
+    while True:
+        mix = natural_order(tuple(rng.choice(KINDS, rng.integers(1, 4), replace=False).tolist()))
+        if frozenset(mix) not in {frozenset(m) for m in GROUPS["B"] + GROUPS["C"]}:
+            return mix
+
+
+class StateMaker:
+    """Makes the images of one group with the lite tools."""
+
+    def __init__(self, photos: list[NamedPhoto], crop: int):
+        self.photos, self.crop = photos, crop
+        self.box = toolbox("lite")
+        self.tools = [jax.jit(lambda p, x, tool=tool: quantise(tool.apply(p, x))) for tool in self.box.tools]
+
+    def group(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns (images uint8 [8, h, w, 3], kinds [8, 8] with -1 for unknown, origin [8]).
+
+        origin: 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool.
+        """
+        clean = random_crop(self.photos[rng.integers(len(self.photos))].pixels, self.crop, rng)
+        images, kinds, origins = [clean], [np.zeros(len(KINDS))], [0]
+        while len(images) < GROUP:
+            mix = random_mix(rng)
+            image = degrade(clean, mix, int(rng.integers(2**31))).image
+            images.append(image)
+            kinds.append(np.array([key in mix for key in KINDS], float))
+            origins.append(1)
+            for state, origin in self.chain(image, mix, rng)[: GROUP - len(images)]:
+                images.append(state)
+                kinds.append(np.full(len(KINDS), -1.0))
+                origins.append(origin)
+        return np.stack(images), np.stack(kinds).astype(np.int8), np.array(origins, np.int8)
+
+    def chain(self, image: np.ndarray, mix: Mix, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
+        """Returns the states of one to three tool calls, right ones (last degradation first) mixed with random ones."""
+        right = [list(LITE_TOOLS).index(n) for key in reversed(mix) for n, t in LITE_TOOLS.items() if t.degradation == key]
+        states, origin, x = [], 2, to_float(image)[None]
+        for _ in range(rng.integers(1, 4)):
+            if right and rng.random() < 0.65:
+                action = right.pop(0)
+            else:
+                action, origin = int(rng.integers(len(self.box))), 3
+            x = np.asarray(self.tools[action](self.box.params[action], x))
+            states.append((to_uint8(x[0]), origin))
+        return states
+
+
+def make_labels(args: argparse.Namespace) -> None:
+    photos = [photo for folder in args.photos for photo in load_photos(folder)]
+    maker, folder = StateMaker(photos, args.crop), pathlib.Path(args.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    per_shard = 16  # groups
+    for shard in range(args.images // (GROUP * per_shard)):
+        path = folder / f"{shard:05d}.npz"
+        if path.exists():
+            continue
+        groups = [maker.group(np.random.default_rng([args.seed, shard, i])) for i in range(per_shard)]
+        images, kinds, origins = (np.concatenate(column) for column in zip(*groups, strict=True))
+        metrics = full_reference(images, np.repeat(images[::GROUP], GROUP, 0))
+        partial = path.with_suffix(".tmp.npz")
+        np.savez(partial, images=images, kinds=kinds, origins=origins, **metrics)
+        partial.replace(path)
+    names = {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest()[:16] for photo in photos}
+    (folder / "photos.json").write_text(json.dumps(names))
+
+
+# ---------------------------------------------------------------- training
+
+
+def train_scorer(args: argparse.Namespace) -> None:
+    folder = pathlib.Path(args.data)
+    shards = [dict(np.load(path)) for path in sorted(folder.glob("[0-9]*.npz"))]
+    data = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0] if shards}
+    labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
+    num_groups = len(labels) // GROUP
+
+    def batch_at(step: int) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng([args.seed, step])
+        groups = rng.integers(num_groups, size=args.groups)
+        rows = (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
+        images = data["images"][rows]
+        if rng.random() < 0.5:
+            images = images[:, :, ::-1]
+        return to_float(images), labels[rows], data["kinds"][rows].astype(np.float32)
+
+    net = create("quality_net", seed=args.seed, **CONFIG)
+    config = FitConfig(args.steps, args.groups * GROUP, args.learning_rate)
+    run = pathlib.Path(args.run)
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "log.jsonl").open("a") as log:
+        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", lambda l: print(l, file=log, flush=True))
+    photos = json.loads((folder / "photos.json").read_text())
+    settings = {"steps": args.steps, "groups": args.groups, "seed": args.seed, "images": len(labels)}
+    training = {"settings": settings | {"learning_rate": args.learning_rate}, "photos": photos}
+    save_module(args.out or weight_file(), net, "quality_net", CONFIG, training=training | {"calibration": CALIBRATION})
+
+
+def scorer_loss(net: Any, images: jax.Array, labels: jax.Array, kinds: jax.Array) -> jax.Array:
+    """Cross-entropy to the two nearest levels, squared error, order within a group, and the kinds of degradation."""
+    logits, kind_logits = net.level_and_kind_logits(images)
+    score = expected_score(logits)
+    soft = jnp.maximum(0, 1 - jnp.abs(labels[:, None] - jnp.array(LEVELS)))
+    cross_entropy = -(soft * jax.nn.log_softmax(logits)).sum(-1).mean()
+    squared = ((score - labels) ** 2).mean()
+    s, y = score.reshape(-1, GROUP), labels.reshape(-1, GROUP)
+    difference, truth = s[:, :, None] - s[:, None], y[:, :, None] - y[:, None]
+    order = (jnp.abs(truth) > 0.05) * jax.nn.softplus(-8 * difference * jnp.sign(truth)) / 8
+    known = kinds >= 0
+    binary = jnp.where(known, jnp.logaddexp(0, kind_logits) - kind_logits * kinds, 0).sum() / jnp.maximum(known.sum(), 1)
+    return 0.2 * cross_entropy + squared + 2 * order.mean() + 0.1 * binary
+
+
+# ---------------------------------------------------------------- checking
+
+
+def check(args: argparse.Namespace) -> dict[str, Any]:
+    """Rank correlations and clean-beats-degraded rates on photos that the scorer was not trained on."""
+    scorer = LiteScorer(args.out)
+    photos = [photo for folder in args.photos for photo in load_photos(folder)]
+    report: dict[str, Any] = {"photos": len(photos)}
+    clean = [random_crop(photo.pixels, args.crop, np.random.default_rng([args.seed, i])) for i, photo in enumerate(photos)]
+    clean_scores = scorer.score(np.stack(clean))
+    for key in KINDS:
+        images = np.stack([degrade(c, (key,), 7 * i + 1).image for i, c in enumerate(clean)])
+        scores, labels = scorer.score(images), label_of(images, np.stack(clean))
+        rank = scipy.stats.spearmanr(scores, labels).statistic
+        report[key] = {"spearman": round(float(rank), 3), "clean_wins": round(float((clean_scores > scores).mean()), 3)}
+    maker = StateMaker(photos, args.crop)
+    groups = [maker.group(np.random.default_rng([args.seed, 99, i])) for i in range(2 * len(photos))]
+    images, _, origins = (np.concatenate(column) for column in zip(*groups, strict=True))
+    scores, labels = scorer.score(images), label_of(images, np.repeat(images[::GROUP], GROUP, 0))
+    parts = {"pooled": origins >= 1, "degraded": origins == 1, "right tools": origins == 2, "wrong tools": origins == 3}
+    report["spearman"] = {
+        part: round(float(scipy.stats.spearmanr(scores[rows], labels[rows]).statistic), 3) for part, rows in parts.items()
+    }
+    report["command"] = "python launch/train_lite_scorer.py check --photos " + " ".join(pathlib.Path(p).name for p in args.photos)
+    print(json.dumps(report, indent=2))
+    if args.update_card:
+        path = weight_file().with_suffix(".json")
+        card = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(card | {"figures": report}, indent=2) + "\n")
+    return report
+
+
+def label_of(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    chunks = [full_reference(images[i : i + 32], clean[i : i + 32]) for i in range(0, len(images), 32)]
+    metrics = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in ("psnr_y", "ms_ssim", "fsim")}
+    return calibrated_label(**metrics)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("label", "train", "check"))
+    parser.add_argument("--photos", nargs="+", default=[], metavar="DIR")
+    parser.add_argument("--data", default="runs/lite_scorer/data", help="folder of labelled images")
+    parser.add_argument("--run", default="runs/lite_scorer", help="folder of checkpoints and log")
+    parser.add_argument("--out", help="weight file to write or check (the shipped one)")
+    parser.add_argument("--images", type=int, default=12000)
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--groups", type=int, default=4, help="groups of 8 images a batch")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--update-card", action="store_true", help="check: write the figures into the model card")
+    args = parser.parse_args()
+    {"label": make_labels, "train": train_scorer, "check": check}[args.step](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""The command `r1jax`. Every command imports what it needs when it runs, so that `--help` is quick.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr. `--json` prints tables as JSON.
+"""
+
+import argparse
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from r1jax import __version__
+from r1jax.errors import R1JaxError, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.command_line = "r1jax " + shlex.join(argv)
+    try:
+        if getattr(args, "takes_overrides", False):
+            args.overrides = _overrides(rest)
+        return args.run(args)
+    except UsageError as error:
+        print(f"r1jax: {error}", file=sys.stderr)
+        return 2
+    except (R1JaxError, FloatingPointError) as error:
+        print(f"r1jax: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("r1jax: interrupted", file=sys.stderr)
+        return 1
+
+
+def _overrides(rest: Sequence[str]) -> dict[str, str]:
+    """Parses `--ppo.clip=0.1 --seed 3` into {"ppo.clip": "0.1", "seed": "3"}."""
+    words, overrides = list(rest), {}
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"{word!r}: want --FIELD=VALUE")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words:
+                raise UsageError(f"--{name}: has no value; want --{name}=VALUE")
+            value = words.pop(0)
+        overrides[name] = value
+    return overrides
+
+
+# --- restore, score, synth: for people with photos ---------------------------------------------------------------
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from r1jax.agent.agent import load_agent
+    from r1jax.evaluation.restoration import Restorer
+    from r1jax.images.io import read_image, write_image
+
+    jobs, failures = _restore_jobs(args)
+    if not jobs:
+        return 1
+    restorer, rows = Restorer(load_agent(args.agent)), []
+    for source, target in jobs:
+        try:
+            photo = read_image(source)
+            if target.exists() and not args.overwrite:
+                raise R1JaxError(f"{target}: exists already; --overwrite replaces it")
+            result = restorer(photo.pixels, args.upscale)
+            alpha = _enlarged(photo.alpha, args.upscale)
+            write_image(target, result.image, alpha, overwrite=args.overwrite)
+        except R1JaxError as error:
+            print(f"r1jax: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        row = {"image": str(source), "output": str(target), "plan": result.plan, "scores": result.scores}
+        rows.append(row)
+        if not args.json:
+            print(_plan_line(row), flush=True)
+    if args.json:
+        print(json.dumps(rows))
+    return 1 if failures else 0
+
+
+def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pathlib.Path]], int]:
+    """Returns ((source, target) of each image, number of paths that led to none)."""
+    from r1jax.images.io import WRITABLE, list_images
+
+    sources: list[pathlib.Path] = []
+    failures = 0
+    for path in args.images:
+        try:
+            sources += list_images([path])
+        except R1JaxError as error:
+            print(f"r1jax: {error}", file=sys.stderr)
+            failures += 1
+    if args.output is None:
+        return [(source, source.with_name(f"{source.stem}_restored.png")) for source in sources], failures
+    output = pathlib.Path(args.output)
+    one_file = len(args.images) == 1 and pathlib.Path(args.images[0]).is_file() and not output.is_dir()
+    if one_file and output.suffix.lower() in WRITABLE:
+        return [(source, output) for source in sources], failures
+    if output.suffix.lower() in WRITABLE and sources:
+        raise UsageError(f"-o {output}: want a folder, there is more than one image")
+    if output.suffix and not output.is_dir():
+        raise UsageError(f"-o {output}: want a folder or one of {', '.join(WRITABLE)}")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise R1JaxError(f"-o {output}: cannot be made: {error.strerror}") from None
+    targets = [output / f"{source.stem}.png" for source in sources]
+    twice = [target for target in targets if targets.count(target) > 1]
+    if twice:
+        raise UsageError(f"{twice[0]}: two images would be written here; rename one or restore them apart")
+    return list(zip(sources, targets, strict=True)), failures
+
+
+def _enlarged(alpha: Any, upscale: int) -> Any:
+    if alpha is None or upscale == 1:
+        return alpha
+    from r1jax.images import resize_bicubic, to_float, to_uint8
+
+    height, width = alpha.shape
+    return to_uint8(resize_bicubic(to_float(alpha)[..., None], height * upscale, width * upscale))[..., 0]
+
+
+def _plan_line(row: dict[str, Any]) -> str:
+    """photo.jpg  2.11 -> denoise 3.02 -> dejpeg 3.20  out.png"""
+    scores = [f"{score:.2f}" for score in row["scores"]]
+    steps = [f"{tool} {score}" for tool, score in zip(row["plan"], scores[1:], strict=True)]
+    plan = " -> ".join([scores[0], *steps]) if steps else f"{scores[0]}, nothing to do"
+    return f"{row['image']}: {plan}  [{row['output']}]"
+
+
+def _score(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from r1jax.images.io import list_images, read_image
+    from r1jax.reward.service import RewardService
+
+    rows, failures = [], 0
+    with RewardService(args.scorer) as service:
+        for path in list_images(args.images):
+            try:
+                score = float(service.score(read_image(path).pixels[None])[0])
+                if not np.isfinite(score):
+                    raise R1JaxError(f"{path}: no score ({service.stats()['last_error'] or 'timed out'})")
+            except R1JaxError as error:
+                print(f"r1jax: {error}", file=sys.stderr)
+                failures += 1
+                continue
+            rows.append({"image": str(path), "score": round(score, 4)})
+            if not args.json:
+                print(f"{score:.3f}  {path}", flush=True)
+    if args.json:
+        print(json.dumps(rows))
+    return 1 if failures else 0
+
+
+def _synth(args: argparse.Namespace) -> int:
+    from r1jax.degradations.synth import synthesise
+
+    count = synthesise(
+        args.photos, args.output, args.mixes, seed=args.seed, depth_folder=args.depth, overwrite=args.overwrite
+    )
+    print(json.dumps({"images": count}) if args.json else f"{count} images in {args.output}")
+    return 0
+
+
+# --- train, evaluate, sweep, report: for researchers -------------------------------------------------------------
+
+
+def _train(args: argparse.Namespace) -> int:
+    from r1jax import config as configuration
+    from r1jax.evaluation.during_training import TrainingEvaluation
+    from r1jax.reward.scorer import scorer
+    from r1jax.training.loop import train
+
+    config = configuration.load(args.config, args.overrides)
+    run = pathlib.Path(args.run_dir or f"runs/{config.name}")
+    evaluate = TrainingEvaluation(config, scorer(config.reward.scorer)) if config.eval.every else None
+    result = train(config, run, evaluate=evaluate, progress=not args.quiet)
+    last = result.history[-1] if result.history else {}
+    summary = {key: value for key, value in last.items() if key.startswith("eval/")}
+    if args.json:
+        print(json.dumps({"run": str(run), "seconds": round(result.seconds, 1), **summary}))
+    else:
+        print(f"trained {config.ppo.updates} updates in {result.seconds:.0f} s: {run}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from r1jax import config as configuration
+    from r1jax.evaluation.command import run_evaluation
+
+    config = configuration.load(args.config, args.overrides)
+    table = run_evaluation(
+        config,
+        checkpoint=args.checkpoint,
+        planners=args.planners.split(","),
+        photos=args.photos,
+        mixes=args.mixes,
+        per_mix=args.per_mix,
+        judge=args.judge,
+        out=args.output,
+        trees=args.trees,
+        command=args.command_line,
+        progress=not args.quiet,
+    )
+    print(table.to_json() if args.json else table.to_markdown() if args.markdown else table.to_text())
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from r1jax.training.sweep import run_sweep
+
+    rows = run_sweep(args.config, args.run_dir, args.overrides, dry_run=args.dry_run)
+    if args.json:
+        print(json.dumps(rows))
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from r1jax.evaluation.report import write_report
+
+    path = write_report(args.run_dir, args.output)
+    print(json.dumps({"report": str(path)}) if args.json else f"report: {path}")
+    return 0
+
+
+# --- The parser --------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="r1jax", description="Photo-restoration agents in JAX.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"r1jax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str, config: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        sub.set_defaults(run=run, takes_overrides=config)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        if config:
+            sub.add_argument("config", help="a config file; any field as --FIELD=VALUE, such as --ppo.clip=0.1")
+            sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        return sub
+
+    sub = command("restore", _restore, "Restore photos with an agent and print the plans that it took.")
+    sub.add_argument("images", nargs="+", help="files, folders, patterns")
+    sub.add_argument("-o", "--output", help="a file for one image, else a folder (default: NAME_restored.png)")
+    sub.add_argument("--agent", help="a trained agent or its run folder (default: the shipped one)")
+    sub.add_argument("--upscale", type=int, default=1, choices=(1, 2, 3, 4), help="enlarge so many times")
+    sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+    sub = command("train", _train, "Train an agent; continues a run that was stopped.", config=True)
+    sub.add_argument("--run", dest="run_dir", help="the run's folder (default: runs/NAME)")
+
+    sub = command("evaluate", _evaluate, "Compare an agent with other planners.", config=True)
+    sub.add_argument("--checkpoint", help="a run folder or an agent (default: the shipped agent)")
+    sub.add_argument("--planners", default="random,fixed,greedy,agent", help="with input always: %(default)s, oracle")
+    sub.add_argument("--photos", help="folder of clean photos (default: eval.photos of the config)")
+    sub.add_argument("--mixes", help="group A, B, C, or mixes (default: data.mixes of the config)")
+    sub.add_argument("--per-mix", type=int, help="use only so many photos a mix")
+    sub.add_argument("--judge", action="store_true", help="add VSI, which no scorer here was trained on")
+    sub.add_argument("-o", "--output", help="folder for table, records, samples (default: RUN/evaluation)")
+    sub.add_argument("--trees", help="folder that keeps the oracle's trees for the next time")
+    sub.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+
+    sub = command("sweep", _sweep, "Train every variant of a config file's sweep().", config=True)
+    sub.add_argument("--run", dest="run_dir", help="folder of the variants' runs (default: runs/NAME)")
+    sub.add_argument("--dry-run", action="store_true", help="only list the variants")
+
+    sub = command("synth", _synth, "Degrade photos by the MiO100 protocol.")
+    sub.add_argument("photos", help="folder of clean photos")
+    sub.add_argument("-o", "--output", required=True, help="folder to write")
+    sub.add_argument("--mixes", default="all", help="A, B, C, all, single, or mixes such as rain+haze,noise+jpeg")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--depth", help="folder of depth maps, named like the photos (default: synthetic depth)")
+    sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+    sub = command("score", _score, "Print the quality score of images.")
+    sub.add_argument("images", nargs="+", help="files, folders, patterns")
+    sub.add_argument("--scorer", default="lite", help="a scorer, or FILE.py:Class (default: %(default)s)")
+
+    sub = command("report", _report, "Write one HTML page about a run.")
+    sub.add_argument("run_dir", metavar="RUN")
+    sub.add_argument("-o", "--output", help="the page (default: RUN/report.html)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""`r1jax synth`: a folder of degraded photos by the MiO100 protocol, with a record of how each came about.
+
+    DIR/clean/PHOTO.png
+    DIR/MIX/PHOTO.png          low-resolution mixes too are stored at the photo's size
+    DIR/records.jsonl          one object an image: photo, mix, operations with their parameters, seed, sha256
+"""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from r1jax.degradations.dataset import NamedPhoto, benchmark_seed, load_photos
+from r1jax.degradations.depth import read_depth
+from r1jax.degradations.mixes import degrade, mix_name, parse_mixes
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.images.io import write_image
+
+
+def synthesise(
+    photos: str,
+    output: str | pathlib.Path,
+    mixes: str = "all",
+    *,
+    seed: int = 0,
+    depth_folder: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Writes every photo under every mix and returns the number of degraded images.
+
+    Args:
+      photos: a folder, or "builtin:train" / "builtin:test".
+      depth_folder: PHOTO.png of it is the depth of PHOTO; without it depth is synthetic.
+
+    Raises:
+      UsageError: the folder is missing, or `output` exists and `overwrite` is False.
+      ImageError: a file cannot be read or written.
+    """
+    parsed, output = parse_mixes(mixes), pathlib.Path(output)
+    if (output / "records.jsonl").exists() and not overwrite:
+        raise UsageError(f"{output}: holds a data set already; --overwrite replaces its files")
+    loaded = load_photos(photos)
+    _make_folders([output / "clean", *(output / folder_name(mix_name(mix)) for mix in parsed)])
+    partial = output / "records.jsonl.tmp"
+    with partial.open("w") as records:
+        for photo in loaded:
+            clean = _divisible(photo)
+            write_image(output / "clean" / f"{photo.name}.png", clean, overwrite=True)
+            depth = _depth(depth_folder, photo.name, clean.shape[:2])
+            for mix in parsed:
+                name = mix_name(mix)
+                result = degrade(clean, mix, benchmark_seed(seed, photo.name, mix), depth)
+                write_image(output / folder_name(name) / f"{photo.name}.png", result.image, overwrite=True)
+                records.write(json.dumps({"photo": photo.name, **result.record}) + "\n")
+    os.replace(partial, output / "records.jsonl")
+    return len(loaded) * len(parsed)
+
+
+def folder_name(mix: str) -> str:
+    """Returns a mix's name as a folder: "motion_blur+jpeg"."""
+    return mix.replace(" ", "_")
+
+
+def _divisible(photo: NamedPhoto) -> np.ndarray:
+    """Crops to multiples of 4, so that low resolution is exactly a quarter."""
+    height, width = (max(side - side % 4, 1) for side in photo.pixels.shape[:2])
+    return np.ascontiguousarray(photo.pixels[:height, :width])
+
+
+def _make_folders(folders: list[pathlib.Path]) -> None:
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise R1JaxError(f"{folder}: cannot be made: {error.strerror}") from None
+
+
+def _depth(folder: str | None, name: str, shape: tuple[int, int]) -> np.ndarray | None:
+    return read_depth(pathlib.Path(folder) / f"{name}.png", shape) if folder else None

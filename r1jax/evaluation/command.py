@@ -1,0 +1,110 @@
+"""`r1jax evaluate`: from a config and names of planners to the table."""
+
+import contextlib
+import pathlib
+from collections.abc import Sequence
+
+from r1jax.agent.agent import Agent, load_agent
+from r1jax.config import Config
+from r1jax.degradations.dataset import build_benchmark, load_photos
+from r1jax.degradations.mixes import parse_mixes
+from r1jax.env.environment import Environment
+from r1jax.errors import UsageError
+from r1jax.evaluation.benchmark import best_fixed_order, digest, evaluate
+from r1jax.evaluation.planners import AgentPlanner, FixedOrder, Greedy, NoTools, Oracle, Planner, RandomTools
+from r1jax.evaluation.simulator import Simulator
+from r1jax.evaluation.table import Table
+from r1jax.reward.scorer import Scorer, scorer
+from r1jax.reward.service import RewardService
+
+PLANNERS = ("input", "random", "fixed", "greedy", "oracle", "agent")
+_FIXED_ORDER_PHOTOS = 4  # photos a mix on which the fixed order is chosen
+
+
+def run_evaluation(
+    config: Config,
+    *,
+    checkpoint: str | None = None,
+    planners: Sequence[str] = ("random", "fixed", "greedy", "agent"),
+    photos: str | None = None,
+    mixes: str | None = None,
+    per_mix: int | None = None,
+    judge: bool = False,
+    out: str | None = None,
+    trees: str | None = None,
+    command: str = "",
+    progress: bool = True,
+) -> Table:
+    """Evaluates planners on photos under mixes and returns the table.
+
+    The environment is the agent's, with the config's horizon: an agent trained for four calls can be compared with an
+    exhaustive search of three. The best fixed order is chosen on the config's training photos and mixes.
+
+    Args:
+      checkpoint: a run folder or an agent; None is the shipped agent.
+      photos, mixes: by default `eval.photos` and `data.mixes` of the config.
+      out: by default the run's folder evaluation/; nothing is written for the shipped agent.
+
+    Raises:
+      UsageError: a planner, folder or mix does not exist.
+    """
+    unknown = [name for name in planners if name not in PLANNERS]
+    if unknown:
+        raise UsageError(f"--planners: no planner {unknown[0]!r}; there are {', '.join(PLANNERS)}")
+    agent = load_agent(checkpoint)
+    env = _environment(agent, config)
+    photos, mixes = photos or config.eval.photos, mixes or config.data.mixes
+    benchmark = build_benchmark(load_photos(photos), parse_mixes(mixes), config.data.crop, config.seed, per_mix)
+    tree_folder = pathlib.Path(trees) if trees else None
+    with contextlib.ExitStack() as stack:
+        simulator = Simulator(env, env.toolbox.params, open_scorer(config, stack))
+        chosen = [_planner(name, agent, simulator, config) for name in planners]
+        return evaluate(
+            chosen,
+            benchmark,
+            simulator,
+            folder=_output_folder(out, checkpoint),
+            tree_folder=tree_folder,
+            judge=judge,
+            reference="agent" if "agent" in planners else None,
+            about={"command": command, "photos": photos, "mixes": mixes, "agent": digest(agent.params)},
+            progress=progress,
+        )
+
+
+def open_scorer(config: Config, stack: contextlib.ExitStack) -> Scorer | RewardService:
+    """Returns the config's scorer: in this process where it is a Flax net, else in a process of its own."""
+    spec = config.reward.scorer
+    if spec == "lite":
+        return scorer(spec)
+    return stack.enter_context(RewardService(spec, "ticket", config.reward.timeout_s, config.reward.cache_dir))
+
+
+def _environment(agent: Agent, config: Config) -> Environment:
+    """The agent's tools under the config's horizon, which may be shorter than the agent's but not longer."""
+    if config.env.horizon > agent.env.horizon:
+        raise UsageError(
+            f"env.horizon={config.env.horizon}: the agent was trained for {agent.env.horizon}; it cannot plan further"
+        )
+    return Environment(
+        agent.env.toolbox, config.env.horizon, agent.env.stop, agent.env.step_cost, config.env.block_size
+    )
+
+
+def _output_folder(out: str | None, checkpoint: str | None) -> pathlib.Path | None:
+    if out:
+        return pathlib.Path(out)
+    run = pathlib.Path(checkpoint) if checkpoint else None
+    return run / "evaluation" if run and run.is_dir() else None
+
+
+def _planner(name: str, agent: Agent, simulator: Simulator, config: Config) -> Planner:
+    if name == "fixed":
+        mixes = parse_mixes(config.data.mixes)
+        training = load_photos(config.data.photos)
+        sample = build_benchmark(training, mixes, config.data.crop, config.seed + 1, _FIXED_ORDER_PHOTOS)
+        return FixedOrder(best_fixed_order(sample, simulator, exhaustive=False))
+    if name == "agent":
+        return AgentPlanner(agent.policy, agent.params)
+    simple = {"input": NoTools, "random": RandomTools, "greedy": Greedy, "oracle": Oracle}
+    return simple[name]()

@@ -1,0 +1,150 @@
+"""Restoring a photo of any size with an agent: `r1jax.restore` and the command behind it.
+
+The agent decides on views: the photo itself where it is small, otherwise a grid of crops at full resolution, whose
+preferences are averaged. Tools run on the whole photo, in overlapping tiles where it is large; a tool that needs the
+whole image at once (`Tool.whole_image`) is never tiled.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from r1jax.agent.agent import Agent, load_agent
+from r1jax.errors import UsageError
+from r1jax.images.convert import quantise, to_float, to_uint8
+from r1jax.images.io import read_image
+from r1jax.images.resize import resize_bicubic
+from r1jax.images.tiling import bucket, crop_to, pad_to, restore_tiled
+from r1jax.reward.scorer import Scorer, scorer
+
+_WHOLE = 512  # a photo whose sides are at most this goes through tools and encoder in one piece
+_VIEW = 256  # side of the crops that the agent looks at otherwise
+_GRID = 3
+_LEAST = 16  # smaller photos are mirrored to this for the tools
+
+
+@dataclasses.dataclass(frozen=True)
+class Restoration:
+    """A restored photo and how it came about.
+
+    Attributes:
+      image: uint8 [H, W, 3].
+      plan: the tools called, in order.
+      scores: the quality before the first and after each tool, len(plan) + 1; empty where no scorer was given.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    plan: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+def restore(
+    image: str | pathlib.Path | UInt8[np.ndarray, "h w 3"],
+    agent: str | pathlib.Path | Agent | None = None,
+    upscale: int = 1,
+) -> Restoration:
+    """Restores a photo with the shipped agent, or with another one.
+
+    Args:
+      image: a file, or sRGB uint8 [H, W, 3].
+      agent: an agent, or where one is saved.
+      upscale: the result is so many times larger; the agent starts from the bicubic enlargement.
+
+    Raises:
+      ImageError: the file cannot be read.
+      UsageError: `upscale` is not in 1..4, or there is no agent.
+    """
+    pixels = image if isinstance(image, np.ndarray) else read_image(image).pixels
+    return _restorer(agent)(pixels, upscale)
+
+
+def _restorer(agent: str | pathlib.Path | Agent | None) -> "Restorer":
+    if isinstance(agent, Agent):
+        return Restorer(agent)
+    return _loaded_restorer(None if agent is None else str(agent))
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded_restorer(path: str | None) -> "Restorer":
+    return Restorer(load_agent(path))
+
+
+class Restorer:
+    """An agent made ready to restore many photos: programs are compiled once for each size bucket."""
+
+    def __init__(self, agent: Agent, score: bool = True):
+        """`score`: also rate every step with the scorer that the agent was trained with."""
+        self.agent = agent
+        self.scorer: Scorer | None = scorer(agent.config.reward.scorer) if score else None
+        policy = agent.policy
+
+        def preferences(params: Any, encoder_params: Any, views: Array, record: Array, step: Array) -> Array:
+            features = policy.encoder.apply(encoder_params, views)
+            logits, _ = policy.apply(params, features, record, step)
+            return jax.nn.log_softmax(logits).mean(0)
+
+        self._preferences = jax.jit(preferences)
+        self._tools = [
+            jax.jit(lambda params, x, tool=tool: quantise(tool.checked_apply(params, x)))
+            for tool in agent.env.toolbox.tools
+        ]
+
+    def __call__(self, pixels: UInt8[np.ndarray, "h w 3"], upscale: int = 1) -> Restoration:
+        """Restores one photo, greedily: the likeliest action at every step, one pass, no search.
+
+        Raises:
+          UsageError: `upscale` is not in 1..4.
+        """
+        if upscale not in (1, 2, 3, 4):
+            raise UsageError(f"upscale {upscale}: want 1, 2, 3 or 4")
+        height, width = (side * upscale for side in pixels.shape[:2])
+        x = to_float(pixels)
+        if upscale > 1:
+            x = to_float(to_uint8(resize_bicubic(x, height, width)))
+        x = pad_to(x, max(height, _LEAST), max(width, _LEAST))
+        env, plan = self.agent.env, []
+        record = np.full((1, env.horizon), -1, np.int32)
+        scores = [self._score(x)]
+        for step in range(env.horizon):
+            action = self._act(x, record, step)
+            if action >= len(env.toolbox):
+                break
+            x = self._apply(action, x)
+            record[0, step] = action
+            plan.append(env.toolbox.names[action])
+            scores.append(self._score(x))
+        image = to_uint8(crop_to(x, height, width))
+        return Restoration(image, tuple(plan), tuple(scores) if self.scorer else ())
+
+    def _act(self, x: Float[np.ndarray, "h w 3"], record: np.ndarray, step: int) -> int:
+        views, policy = _views(x), self.agent.policy
+        records = jnp.asarray(np.repeat(record, len(views), 0))
+        steps = jnp.full(len(views), step)
+        return int(self._preferences(self.agent.params, policy.encoder.params, views, records, steps).argmax())
+
+    def _apply(self, action: int, x: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+        tool, apply = self.agent.env.toolbox.tools[action], self._tools[action]
+        height, width = x.shape[:2]
+        if tool.whole_image or max(height, width) <= _WHOLE:
+            return crop_to(np.asarray(apply(tool.params, pad_to(x, *bucket(height, width))[None])[0]), height, width)
+        tiled = restore_tiled(lambda tile: np.asarray(apply(tool.params, tile)), x, _WHOLE)
+        return to_float(to_uint8(tiled))  # blending leaves the 8-bit grid
+
+    def _score(self, x: Float[np.ndarray, "h w 3"]) -> float:
+        return float(np.mean(self.scorer.score(to_uint8(_views(x))))) if self.scorer else 0.0
+
+
+def _views(x: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n vh vw 3"]:
+    """What agent and scorer look at: the photo, or an even grid of crops of a large one."""
+    height, width = x.shape[:2]
+    if max(height, width) <= _WHOLE:
+        return pad_to(x, *bucket(height, width))[None]
+    x = pad_to(x, max(height, _VIEW), max(width, _VIEW))
+    tops, lefts = (np.unique(np.linspace(0, side - _VIEW, _GRID).astype(int)) for side in x.shape[:2])
+    return np.stack([x[top : top + _VIEW, left : left + _VIEW] for top in tops for left in lefts])

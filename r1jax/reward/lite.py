@@ -1,0 +1,65 @@
+"""The embedded scorer: a small network trained here to agree with full-reference metrics. A proxy, not a multimodal LLM."""
+
+import functools
+import hashlib
+import importlib.resources
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Float32, UInt8
+
+from r1jax.images.convert import to_float
+from r1jax.reward.scorer import GraphScorer, register_scorer
+from r1jax.weights import load_module
+
+# Batches are padded to one of these sizes, so that few programs are compiled.
+_BATCH_SIZES = (1, 4, 16, 64)
+
+
+def weight_file() -> pathlib.Path:
+    """Returns where the package keeps the scorer's weights."""
+    return pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite" / "scorer.safetensors"
+
+
+@register_scorer("lite")
+class LiteScorer:
+    """Scores images 1..5 with the shipped quality network, on whatever device JAX has.
+
+    Raises:
+      R1JaxError: the weight file is missing or damaged.
+    """
+
+    name = "lite"
+
+    def __init__(self, path: str | pathlib.Path | None = None):
+        path = pathlib.Path(path or weight_file())
+        module, _ = load_module(path)
+        graph, params = nnx.split(module)
+
+        def apply(params: nnx.State, x: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
+            return nnx.merge(graph, params)(x)
+
+        self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        self.graph = GraphScorer(apply, params)
+        self._score = jax.jit(apply)
+
+    def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
+        """Returns one score an image, float32 on 1..5."""
+        largest = _BATCH_SIZES[-1]
+        chunks = [self._chunk(images[i : i + largest]) for i in range(0, len(images), largest)]
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+
+    def _chunk(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
+        size = next(size for size in _BATCH_SIZES if size >= len(images))
+        padded = np.concatenate([images, np.repeat(images[-1:], size - len(images), 0)])
+        scores = self._score(self.graph.params, jnp.asarray(to_float(padded)))
+        return np.asarray(scores, np.float32)[: len(images)]
+
+
+@functools.cache
+def lite_scorer() -> LiteScorer:
+    """Returns the shipped scorer, loaded once a process."""
+    return LiteScorer()
