@@ -31,7 +31,8 @@ $(INSTALLED_ALL): $(INSTALLED)
 quickstart: $(INSTALLED)
 	$(BIN)/r1jax train configs/quickstart.py --run $(RUN)
 	$(BIN)/r1jax evaluate configs/quickstart.py --checkpoint $(RUN)
-	$(BIN)/r1jax restore r1jax/assets/photos/test/dogs.webp --agent $(RUN) -o $(RUN)/restored.png
+	$(BIN)/r1jax synth r1jax/assets/photos/test --mixes noise+jpeg -o $(RUN)/damaged --overwrite
+	$(BIN)/r1jax restore $(RUN)/damaged/noise+jpeg/dogs.png --agent $(RUN) -o $(RUN)/restored.png --overwrite
 	$(BIN)/r1jax report $(RUN)
 
 test: $(INSTALLED)
