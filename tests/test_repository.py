@@ -75,7 +75,7 @@ def test_quickstart_runs_the_commands_of_the_readme():
     assert set(commands) <= set(readme)
     assert {"train", "evaluate", "restore", "report"} <= set(commands)
     files = re.findall(r"\s(configs/\S+|r1jax/assets/\S+)", recipe)
-    assert files and all((ROOT / file).is_file() for file in files)
+    assert files and all((ROOT / file).exists() for file in files)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
