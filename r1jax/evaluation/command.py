@@ -105,6 +105,6 @@ def _planner(name: str, agent: Agent, simulator: Simulator, config: Config) -> P
         sample = build_benchmark(training, mixes, config.data.crop, config.seed + 1, _FIXED_ORDER_PHOTOS)
         return FixedOrder(best_fixed_order(sample, simulator, exhaustive=False))
     if name == "agent":
-        return AgentPlanner(agent.policy, agent.params)
+        return AgentPlanner(agent.policy, agent.params, agent.env.horizon)
     simple = {"input": NoTools, "random": RandomTools, "greedy": Greedy, "oracle": Oracle}
     return simple[name]()

@@ -53,9 +53,7 @@ def run_planner(planner: Planner, world: World) -> PlanResult:
     images = world.images(photos, nodes)
     actions = sequences(nodes, world.num_tools, world.horizon)
     calls = np.sum(actions != NO_CALL, axis=1)
-    return PlanResult(
-        nodes, actions, images, calls, world.tool_runs().sum(1), world.scorings(), world.seconds()
-    )
+    return PlanResult(nodes, actions, images, calls, world.tool_runs().sum(1), world.scorings(), world.seconds())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +104,7 @@ class FixedOrder:
         names = world.simulator.names
         unknown = [tool for tool in self.order if tool not in names]
         if unknown:
-            raise UsageError(
-                f"fixed order: no tool {unknown[0]!r} in the toolbox; there are {', '.join(names)}"
-            )
+            raise UsageError(f"fixed order: no tool {unknown[0]!r} in the toolbox; there are {', '.join(names)}")
         if len(self.order) > world.horizon:
             raise UsageError(f"fixed order: {len(self.order)} tools, but env.horizon is {world.horizon}")
         node = 0
@@ -129,9 +125,7 @@ class Greedy:
         best = world.scores(active, nodes)
         for _ in range(world.horizon):
             children = nodes[active, None] * world.num_tools + 1 + np.arange(world.num_tools)
-            scores = world.scores(np.repeat(active, world.num_tools), children.reshape(-1)).reshape(
-                children.shape
-            )
+            scores = world.scores(np.repeat(active, world.num_tools), children.reshape(-1)).reshape(children.shape)
             improved = scores.max(1) > best[active]
             chosen = children[np.arange(len(active)), scores.argmax(1)]
             active, chosen, scores = active[improved], chosen[improved], scores[improved]
@@ -154,8 +148,9 @@ class Oracle:
 class AgentPlanner:
     """The learned policy: its most probable action at each step, one pass, no scorer."""
 
-    def __init__(self, policy: Policy, params: Any, name: str = "agent"):
-        self.name = name
+    def __init__(self, policy: Policy, params: Any, horizon: int | None = None, name: str = "agent"):
+        """`horizon`: steps that the policy was made for, if the world's are fewer."""
+        self.name, self._horizon = name, horizon
         self._policy, self._params = policy, params
         self._decide = jax.jit(self._most_probable)
         self._compiled: set[tuple[int, ...]] = set()
@@ -181,7 +176,8 @@ class AgentPlanner:
         nodes = np.zeros(world.num_photos, int)
         active = np.arange(world.num_photos)
         for step in range(world.horizon):
-            record = sequences(nodes[active], world.num_tools, world.horizon).astype(np.int32)
+            horizon = self._horizon or world.horizon
+            record = sequences(nodes[active], world.num_tools, horizon).astype(np.int32)
             action = self._act(world, world.images(active, nodes[active]), record, step)
             active, action = active[action < world.num_tools], action[action < world.num_tools]
             nodes[active] = nodes[active] * world.num_tools + action + 1

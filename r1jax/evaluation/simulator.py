@@ -128,9 +128,7 @@ class Simulator:
         noise = np.random.default_rng()
         rows = 4 if getattr(self.scorer, "graph", None) is None else self.block(height, width)
         shape = (rows, height, width, 3)
-        self.score_seconds = (
-            _median_seconds(lambda: self.score(noise.integers(0, 256, shape, np.uint8))) / rows
-        )
+        self.score_seconds = _median_seconds(lambda: self.score(noise.integers(0, 256, shape, np.uint8))) / rows
         self._measured = (height, width)
 
     def fingerprint(self, height: int, width: int) -> str:
@@ -170,14 +168,18 @@ def measure_quality(
     clean: UInt8[np.ndarray, "n h w 3"],
     block: int,
 ) -> Float[np.ndarray, " n"]:
-    """Returns a full-reference metric of each image, both given to it as float in [0, 1]."""
-    return in_blocks(lambda a, b: metric(to_float(a), to_float(b)), block, images, clean)
+    """Returns a full-reference metric of each image, both given to it as float in [0, 1].
+
+    A jitted metric sees two batch shapes, any other at most `block` images.
+    """
+    if isinstance(metric, jax.stages.Wrapped):
+        return in_blocks(lambda a, b: metric(to_float(a), to_float(b)), block, images, clean)
+    slices = [slice(start, start + block) for start in range(0, len(images), block)]
+    return np.concatenate([np.asarray(metric(to_float(images[s]), to_float(clean[s]))) for s in slices])
 
 
 def _pad(array: np.ndarray, size: int) -> np.ndarray:
-    return (
-        array if len(array) == size else np.concatenate([array, np.repeat(array[-1:], size - len(array), 0)])
-    )
+    return array if len(array) == size else np.concatenate([array, np.repeat(array[-1:], size - len(array), 0)])
 
 
 def _median_seconds(function: Callable[[], Any], repeats: int = 3) -> float:

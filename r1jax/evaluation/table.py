@@ -65,9 +65,7 @@ class Table:
     def _rows(self) -> list[list[str]]:
         columns = [column for column in COLUMNS if any(column[0] in row for row in self.rows)]
         cells = [["planner", *(heading for _, heading, _ in columns)]]
-        return cells + [
-            [row["planner"], *(_cell(row.get(key), form) for key, _, form in columns)] for row in self.rows
-        ]
+        return cells + [[row["planner"], *(_cell(row.get(key), form) for key, _, form in columns)] for row in self.rows]
 
     def _differences(self) -> list[list[str]]:
         columns = [c for c in COLUMNS if c[0] in _COMPARED and any(c[0] in row for row in self.differences)]
@@ -79,11 +77,12 @@ class Table:
 
     def _note(self) -> str:
         about = self.provenance
+        share = f" share: of the best gain over the input that any sequence of up to {about['horizon']} tools has."
         return (
             f"{about['num_images']} images of {about['num_photos']} photos under {len(self.per_mix)} mixes;"
             " means over a mix's images, then over mixes; brackets: 90% intervals over photos."
             f" score: {about['scorer']}, 1..5."
-            f" share: of the gain over the input of the best of all sequences up to {about['horizon']} tools."
+            f"{share if 'share' in self.rows[0] else ''}"
             " worse: images scored below the input. tool runs, scorings: to find the plan and carry it out."
         )
 
@@ -138,9 +137,7 @@ class _Columns:
         """Returns the interval of every compared figure's difference."""
         pairs = (self.mix, self.photo)
         plain = [name for name in self.values if name in _COMPARED]
-        found = {
-            name: tuple(paired_interval(self.values[name], other.values[name], *pairs)) for name in plain
-        }
+        found = {name: tuple(paired_interval(self.values[name], other.values[name], *pairs)) for name in plain}
         for share, name in self._shares():
             ceiling = self._ceiling(name, source)
             found[share] = tuple(paired_interval(self.values[name], other.values[name], *pairs, ceiling))

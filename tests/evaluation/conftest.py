@@ -50,7 +50,7 @@ class Toy:
         return self.simulator.scorer
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_toy():
     def make(num_images=5, horizon=3, scorer=None, stop=True, tools=TOOLS, block=None, seed=0):
         env = Environment(Toolbox("toy", tools), horizon=horizon, stop=stop)
@@ -63,7 +63,7 @@ def make_toy():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_benchmark(make_toy):
     def make(num_photos=4, mixes=("noise+jpeg", "rain"), toy=None):
         toy = toy or make_toy(num_photos * len(mixes))
@@ -75,6 +75,6 @@ def make_benchmark(make_toy):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def likes_brightness():
     return LikesBrightness

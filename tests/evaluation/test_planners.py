@@ -41,9 +41,7 @@ MEAN_COLOUR = Encoder("mean", lambda params, image: params * jnp.mean(image, axi
 def _agent(toy, seed=0):
     policy = Policy(MEAN_COLOUR, toy.simulator.env, AgentConfig(hidden=(8,)))
     params = policy.init(jax.random.key(seed), MEAN_COLOUR.apply(1, toy.images / jnp.float32(255)))
-    return policy, {
-        name: 100 * array if name.startswith("actor") else array for name, array in params.items()
-    }
+    return policy, {name: 100 * array if name.startswith("actor") else array for name, array in params.items()}
 
 
 def test_no_tools(make_toy, make_world):
@@ -78,9 +76,7 @@ def test_fixed_order_that_does_not_fit(make_toy, order, message):
 def test_random_depends_on_seed_and_image_only(make_toy, make_world):
     toy = make_toy(40)
     drawn = run_planner(RandomTools(1), make_world(toy)).actions
-    np.testing.assert_array_equal(
-        drawn, run_planner(RandomTools(1), World(toy.simulator, toy.images)).actions
-    )
+    np.testing.assert_array_equal(drawn, run_planner(RandomTools(1), World(toy.simulator, toy.images)).actions)
     tail = run_planner(RandomTools(1), World(toy.simulator, toy.images[30:])).actions
     np.testing.assert_array_equal(drawn[30:], tail)
     assert (drawn != run_planner(RandomTools(2), World(toy.simulator, toy.images)).actions).any()
@@ -156,6 +152,15 @@ def test_agent_with_other_params(make_toy):
     assert (plans[0] != plans[1]).any()
 
 
+def test_agent_of_a_longer_horizon_plans_its_first_steps(make_toy):
+    long, short = make_toy(6, horizon=5), make_toy(6, horizon=2)
+    long.images[:] = short.images[:] = np.arange(20, 250, 40)[:, None, None, None]
+    policy, params = _agent(long)
+    planner = AgentPlanner(policy, params, horizon=5)
+    whole = run_planner(planner, World(long.simulator, long.images)).actions
+    np.testing.assert_array_equal(run_planner(planner, World(short.simulator, short.images)).actions, whole[:, :2])
+
+
 def test_seconds_are_those_of_the_calls(make_toy, make_world):
     toy = make_toy(2)
     toy.simulator.tool_seconds[:], toy.simulator.score_seconds = (1.0, 10.0, 100.0), 1000.0
@@ -186,9 +191,7 @@ def test_path_scores_come_from_either_source(make_toy, make_world):
     path = path_of((0, 1, 0), 3)
     scores = make_world(toy).scores(np.zeros(4, int), np.array(path))
     shifts = np.array([0, 30, 20, 50], np.uint8)
-    np.testing.assert_allclose(
-        scores, toy.simulator.score(toy.images[0] + shifts[:, None, None, None]), atol=1e-6
-    )
+    np.testing.assert_allclose(scores, toy.simulator.score(toy.images[0] + shifts[:, None, None, None]), atol=1e-6)
 
 
 def test_best_fixed_order(make_toy, make_world, likes_brightness):

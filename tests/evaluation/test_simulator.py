@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r1jax.errors import R1JaxError
 from r1jax.evaluation.simulator import actions_of, in_blocks, num_states, path_of, probe_image
