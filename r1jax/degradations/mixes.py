@@ -112,7 +112,7 @@ def degrade(
 
 
 def _sha(image: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def _fit_depth(depth: np.ndarray | None, image: np.ndarray) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """The eight degradations of the MiO100 benchmark (AgenticIR, arXiv 2410.17809), one function each.
 
-An operation takes a uint8 RGB image [H, W, 3], a generator, and a depth map, and returns the degraded uint8 image and
+An operation takes a uint8 RGB image [H, W, 3], a generator, and a depth map (None but for haze), and returns the degraded uint8 image and
 the parameters that it drew. To add one: write the function and decorate it with `@operation("its name")`.
 """
 
@@ -15,7 +15,7 @@ from r1jax.images.resize import resize_bicubic
 
 Image = UInt8[np.ndarray, "h w 3"]
 Depth = Float[np.ndarray, "h w"]
-Operation = Callable[[Image, np.random.Generator, Depth], tuple[Image, dict[str, Any]]]
+Operation = Callable[[Image, np.random.Generator, Depth | None], tuple[Image, dict[str, Any]]]
 
 OPERATIONS: dict[str, Operation] = {}
 
@@ -31,7 +31,7 @@ def operation(key: str) -> Callable[[Operation], Operation]:
 
 
 @operation("low resolution")
-def low_resolution(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def low_resolution(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Shrinks to a quarter, MATLAB bicubic with antialiasing; the result is [ceil(H/4), ceil(W/4), 3]."""
     height, width = image.shape[:2]
     small = resize_bicubic(image.astype(np.float32), -(-height // 4), -(-width // 4))
@@ -39,7 +39,7 @@ def low_resolution(image: Image, rng: np.random.Generator, depth: Depth) -> tupl
 
 
 @operation("noise")
-def noise(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def noise(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Half the time Gaussian of sigma U[20, 50], else scaled Poisson; clipped to uint8."""
     if rng.random() < 0.5:
         sigma = rng.uniform(20, 50)
@@ -52,7 +52,7 @@ def noise(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, 
 
 
 @operation("jpeg")
-def jpeg(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def jpeg(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Encodes and decodes as JPEG of a quality in [10, 30)."""
     quality = int(rng.integers(10, 30))
     return compress_jpeg(image, quality), {"quality": quality}
@@ -61,13 +61,14 @@ def jpeg(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, d
 def compress_jpeg(image: Image, quality: int) -> Image:
     """Returns `image` after JPEG coding (4:2:0) of the given quality, 1..100."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 @operation("dark")
-def dark(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def dark(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Darkens the V of HSV by a shift, a gamma or a squeezed range."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv: Any = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     value = hsv[..., 2].astype(np.float64)
     kind = ("shift", "gamma", "range")[rng.integers(3)]
     if kind == "shift":
@@ -84,16 +85,17 @@ def dark(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, d
 
 
 @operation("haze")
-def haze(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def haze(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Atmospheric scattering J t + A (1 - t) with t = exp(-b d)."""
     airlight, density = rng.uniform(0.7, 1.0), rng.uniform(0.6, 1.8)
+    assert depth is not None, "haze needs a depth map"
     transmission = np.exp(-density * depth)[..., None]
     hazy = image * transmission + 255 * airlight * (1 - transmission)
     return _to_uint8(hazy), {"airlight": airlight, "density": density}
 
 
 @operation("motion blur")
-def motion_blur(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def motion_blur(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """One-sided Gaussian smear along a line, edges replicated."""
     radius, sigma = ((10, 3), (15, 5), (15, 8))[rng.integers(3)]
     angle = rng.uniform(-90, 90)
@@ -114,7 +116,7 @@ def motion_kernel(radius: int, sigma: float, angle: float) -> Float[np.ndarray, 
 
 
 @operation("defocus blur")
-def defocus_blur(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def defocus_blur(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Convolves with a slightly smoothed disk, borders reflected."""
     radius, alias = ((3, 0.1), (4, 0.5), (6, 0.5))[rng.integers(3)]
     blurred = cv2.filter2D(image.astype(np.float32), -1, disk_kernel(radius, alias))
@@ -129,10 +131,10 @@ def disk_kernel(radius: int, alias_sigma: float) -> Float[np.ndarray, "17 17"]:
 
 
 @operation("rain")
-def rain(image: Image, rng: np.random.Generator, depth: Depth) -> tuple[Image, dict[str, Any]]:
+def rain(image: Image, rng: np.random.Generator, depth: Depth | None) -> tuple[Image, dict[str, Any]]:
     """Adds bright streaks: sparse noise smeared along a slanted line."""
     length, angle, value = int(rng.integers(20, 40)), int(rng.integers(-30, 30)), int(rng.integers(50, 100))
-    drops = rng.uniform(0, 256, image.shape[:2])
+    drops: Any = rng.uniform(0, 256, image.shape[:2])
     drops[drops < 256 - 0.01 * value] = 0
     drops = cv2.filter2D(drops, -1, np.array([[0, 0.1, 0], [0.1, 8, 0.1], [0, 0.1, 0]]))
     rotation = cv2.getRotationMatrix2D((length / 2, length / 2), angle - 45, 1)

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+# A product, not a division: XLA turns the division into this product on some devices, numpy never does.
+_STEP = np.float32(1 / 255)
+
 
 def to_float(image: UInt8[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w c"]:
     """Returns uint8 pixels as float32 in [0, 1]."""
-    return np.asarray(image, np.float32) / np.float32(255)
+    return np.asarray(image, np.float32) * _STEP
 
 
 def to_uint8(image: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
@@ -26,8 +29,6 @@ def to_uint8_in_graph(image: Float[Array, "*b h w c"]) -> UInt8[Array, "*b h w c
 def quantise(image: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
     """Returns the float image that a uint8 file of `image` would hold: clipped, round(255 x) / 255.
 
-    The division is the one of `to_float`, so that device and host agree bit for bit.
+    The product is the one of `to_float`, so that device and host agree bit for bit.
     """
-    return to_uint8_in_graph(image).astype(jnp.float32) / jnp.float32(255)
-
-
+    return to_uint8_in_graph(image).astype(jnp.float32) * _STEP

@@ -5,7 +5,7 @@ same function serves numpy on the host and JAX in a program. Images are float, N
 """
 
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,11 @@ def resize_bicubic(image: ArrayT, height: int, width: int) -> ArrayT:
     """Returns `image` [..., H, W, C] resized to [..., height, width, C]; values are not clipped."""
     rows = weight_matrix(image.shape[-3], height)
     columns = weight_matrix(image.shape[-2], width)
-    einsum = jnp.einsum if isinstance(image, jax.Array) else np.einsum
-    options = {"precision": "highest"} if isinstance(image, jax.Array) else {"optimize": True}
-    image = einsum("yh,...hwc->...ywc", rows, image, **options)
-    return einsum("xw,...ywc->...yxc", columns, image, **options)
+    if isinstance(image, jax.Array):
+        einsum: Any = functools.partial(jnp.einsum, precision="highest")
+    else:
+        einsum = functools.partial(np.einsum, optimize=True)
+    return einsum("xw,...ywc->...yxc", columns, einsum("yh,...hwc->...ywc", rows, image))
 
 
 @functools.lru_cache(maxsize=64)
