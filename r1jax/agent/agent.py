@@ -1,0 +1,118 @@
+"""A trained agent and its file: the policy's parameters, and in the metadata all that rebuilds the policy."""
+
+import dataclasses
+import importlib.resources
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Array, Int
+
+from r1jax.agent.encoder import encoder
+from r1jax.agent.policy import Params, Policy
+from r1jax.config import Config, from_dict, to_dict
+from r1jax.env.environment import Environment, State
+from r1jax.errors import R1JaxError, UsageError, WeightMismatch
+from r1jax.tools.toolbox import toolbox
+
+_FILE = "agent.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A policy with its parameters, and the environment that it acts in."""
+
+    policy: Policy
+    params: Params
+    env: Environment
+    config: Config
+
+    def act(self, state: State) -> Int[Array, " b"]:
+        """Returns the likeliest action of each image; pure, so it can be jitted."""
+        features = self.policy.encoder.apply(self.policy.encoder.params, state.image)
+        logits, _ = self.policy.apply(self.params, features, state.record, state.step)
+        return jnp.argmax(logits, axis=-1)
+
+
+def make_environment(config: Config, tools: tuple[str, ...] | None = None) -> Environment:
+    """Returns the environment of a config.
+
+    Args:
+      tools: the names that the toolbox must come to. If the config's toolbox has others by now, these are taken.
+    """
+    env = config.env
+    box = toolbox(env.toolbox)
+    if tools is not None and box.names != tools:
+        box = toolbox(tools)
+    return Environment(box, env.horizon, env.stop, env.step_cost, env.block_size)
+
+
+def save_agent(path: str | pathlib.Path, agent: Agent) -> pathlib.Path:
+    """Writes an agent to a file PATH.safetensors or into a folder; returns the file. An old one is replaced whole.
+
+    A folder also gets agent.json, the metadata for people to read.
+    """
+    path = pathlib.Path(path)
+    file = path if path.suffix == ".safetensors" else path / _FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "config": to_dict(agent.config),
+        "tools": list(agent.env.toolbox.names),
+        "encoder": agent.policy.encoder.name,
+    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in agent.params.items()}
+    _write(file, safetensors.numpy.save(arrays, {"agent": json.dumps(metadata)}))
+    if file.name == _FILE and file.parent == path:
+        _write(path / "agent.json", (json.dumps(metadata, indent=2) + "\n").encode())
+    return file
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def load_agent(path: str | pathlib.Path | None = None) -> Agent:
+    """Loads an agent from a .safetensors file, its folder or a run folder; None is the shipped one.
+
+    Raises:
+      UsageError: there is no agent at `path`.
+      R1JaxError: the file is not an agent's.
+      WeightMismatch: its arrays do not fit its own config.
+    """
+    file = _find(path)
+    try:
+        with safetensors.safe_open(file, framework="numpy") as opened:
+            metadata = json.loads((opened.metadata() or {})["agent"])
+            params = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise R1JaxError(f"{file}: not an agent's file: {str(error).splitlines()[0]}") from error
+    config = from_dict(metadata["config"])
+    env = make_environment(config, tuple(metadata["tools"]))
+    policy = Policy(encoder(metadata["encoder"]), env, config.agent)
+    _check(params, policy.shapes())
+    return Agent(policy, params, env, config)
+
+
+def _find(path: str | pathlib.Path | None) -> pathlib.Path:
+    if path is None:
+        path = pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite"
+    path = pathlib.Path(path)
+    for file in (path, path / _FILE, path / "agent" / _FILE):
+        if file.is_file():
+            return file
+    raise UsageError(f"{path}: no agent here; it would be a .safetensors file, or a folder with {_FILE}")
+
+
+def _check(params: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+    missing, unexpected = sorted(shapes.keys() - params.keys()), sorted(params.keys() - shapes.keys())
+    both = sorted(shapes.keys() & params.keys())
+    misshaped = [(name, shapes[name], params[name].shape) for name in both if params[name].shape != shapes[name]]
+    if missing or unexpected or misshaped:
+        raise WeightMismatch(missing, unexpected, misshaped)

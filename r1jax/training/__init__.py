@@ -1,0 +1,6 @@
+"""Training by PPO: read rollout.py, then loop.py."""
+
+from r1jax.training.loop import TrainResult, train
+from r1jax.training.rollout import Trajectory, collect_scores, make_rollout
+
+__all__ = ["TrainResult", "Trajectory", "collect_scores", "make_rollout", "train"]

@@ -1,0 +1,314 @@
+"""Training: data -> rollout -> scores -> PPO update, one after the other, until the updates are done.
+
+Update u, counted from 1, uses batch u - 1 of the data and the keys folded from u: a run that is resumed from any
+checkpoint equals the run that was never stopped, bit for bit.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+
+from r1jax.agent.agent import Agent, make_environment, save_agent
+from r1jax.agent.encoder import encoder
+from r1jax.agent.policy import Policy
+from r1jax.config import Config, DataConfig, PPOConfig, RewardConfig, from_dict, to_dict
+from r1jax.degradations.dataset import Batch, TrainingData, load_photos
+from r1jax.degradations.mixes import parse_mixes
+from r1jax.env.environment import Environment
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.reward.scorer import scorer
+from r1jax.reward.service import RewardService
+from r1jax.training.checkpoints import Checkpoints
+from r1jax.training.logs import RunLog
+from r1jax.training.rollout import collect_scores, make_rollout
+from r1jax.training.update import TrainState, make_update, optimiser
+
+Evaluate = Callable[[Agent], Mapping[str, float]]
+
+_RATIO_TOLERANCE = 0.05  # devices may round a rollout and an update differently, but not by this much
+_SILENT_UPDATES = 3  # updates in a row without any score, after which the scorer counts as dead
+
+
+class Data(Protocol):
+    """Where training images come from: a pure function of (seed, step)."""
+
+    def batch(self, seed: int, step: int, batch_size: int) -> Batch: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+      agent: as saved in run_dir/agent.
+      history: the objects of metrics.jsonl, one an update.
+      seconds: of this call.
+    """
+
+    agent: Agent
+    run_dir: pathlib.Path
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def train(
+    config: Config,
+    run_dir: str | pathlib.Path,
+    *,
+    evaluate: Evaluate | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    data: Data | None = None,
+) -> TrainResult:
+    """Trains an agent on all devices that JAX sees.
+
+    Args:
+      run_dir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/ and at the end agent/.
+      evaluate: called with the agent every `eval.every` updates and after the last; what it returns is logged as
+        eval/NAME.
+      resume: go on from the newest checkpoint of `run_dir`; where there is none, start.
+      progress: show a bar.
+      data: training images, instead of those that `config.data` describes.
+
+    Raises:
+      UsageError: a field of the config does not fit, or `run_dir` holds another run.
+      R1JaxError: a loss is not finite, or scores stay away.
+    """
+    # --- The run folder ------------------------------------------------------------------------------------------
+    started = time.perf_counter()
+    run_dir, ppo = pathlib.Path(run_dir), config.ppo
+    first_process = jax.process_index() == 0
+    _claim(run_dir, config, resume, write=first_process)
+
+    # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
+    mesh = _mesh(ppo.episodes)
+    data = data or training_data(config.data)
+    env = make_environment(config)
+    policy = Policy(encoder(config.agent.encoder), env, config.agent)
+    update_policy = make_update(policy, config)
+    with contextlib.ExitStack() as stack:
+        service = _open_scorer(config.reward, stack)
+        scorer_params = service.params if config.reward.mode == "graph" else ()
+        frozen = _replicate(mesh, (env.toolbox.params, policy.encoder.params, scorer_params))
+
+        # --- The two programs ------------------------------------------------------------------------------------
+        rollout = make_rollout(env, policy, service, config.reward.mode, mesh=mesh)
+
+        @jax.jit
+        def act(params: Any, frozen: Any, images: Any, ids: Any, update: Any) -> Any:
+            return rollout(params, *frozen, images, ids, _key(config.seed, update, 0))
+
+        @jax.jit
+        def learn(state: TrainState, trajectory: Any, scores: Any, update: Any) -> Any:
+            # Features are small: every device repeats the whole update, and no device count changes its sums.
+            trajectory, scores = _constrain(mesh, (trajectory, scores))
+            key, coef = _key(config.seed, update, 1), entropy_coef(ppo, update)
+            return _constrain(mesh, update_policy(state, trajectory, scores, key, coef))
+
+        # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
+        done = checkpoints.latest() or 0
+        batches = _prefetched(pool, data, config, done)
+        first = [] if done else [next(batches)]
+        state = _replicate(mesh, _fresh_state(policy, config, first[0] if first else None))
+        state = checkpoints.restore(state) if done else state
+
+        # --- Updates ---------------------------------------------------------------------------------------------
+        log = RunLog(run_dir, start=done, total=ppo.updates, progress=progress, enabled=first_process)
+        stack.enter_context(log)
+        silent = 0
+        batches = itertools.chain(first, batches)
+        for update in range(done + 1, ppo.updates + 1):
+            times = [time.perf_counter()]
+            batch = next(batches)
+            images, ids = _split(mesh, (batch.degraded, batch.ids))
+            times.append(time.perf_counter())
+
+            trajectory = jax.block_until_ready(act(state.params, frozen, images, ids, np.int32(update)))
+            times.append(time.perf_counter())
+            scores = collect_scores(trajectory, service, config.reward.mode)
+            times.append(time.perf_counter())
+
+            new_state, metrics = learn(state, trajectory, scores, np.int32(update))
+            row = _row(jax.device_get(metrics), env)
+            times.append(time.perf_counter())
+
+            silent = silent + 1 if row["missing_share"] == 1 else 0
+            _check(row, update, silent, config.reward)
+            state = new_state if silent == 0 else state  # without scores Adam's momentum alone would move it
+            row |= _seconds(times) | _service_stats(service)
+            last = update == ppo.updates
+            if evaluate and first_process and (last or _due(update, config.eval.every)):
+                values = evaluate(_agent(policy, state, env, config))
+                row |= {f"eval/{name}": float(value) for name, value in values.items()}
+            log.write(update, row)
+            if last or _due(update, config.eval.checkpoint_every):
+                checkpoints.save(update, state)
+
+        # --- The agent -------------------------------------------------------------------------------------------
+        agent = _agent(policy, state, env, config)
+        if first_process:
+            save_agent(run_dir / "agent", agent)
+    return TrainResult(agent, run_dir, log.rows, time.perf_counter() - started)
+
+
+def training_data(config: DataConfig) -> TrainingData:
+    """Returns the stream of degraded crops that a config describes.
+
+    Raises:
+      UsageError: no such photos or mixes.
+    """
+    return TrainingData(load_photos(config.photos), parse_mixes(config.mixes), config.crop, config.clean_share)
+
+
+def _prefetched(pool: ThreadPoolExecutor, data: Data, config: Config, start: int) -> Iterator[Batch]:
+    """Yields batches `start`, start + 1, ...; the next one is prepared while the devices work on this one."""
+    steps = range(start, config.ppo.updates)
+    futures = [pool.submit(data.batch, config.seed, step, config.ppo.episodes) for step in steps[:1]]
+    for step in steps:
+        batch = futures.pop().result()
+        if step + 1 in steps:
+            futures.append(pool.submit(data.batch, config.seed, step + 1, config.ppo.episodes))
+        yield batch
+
+
+def entropy_coef(config: PPOConfig, update: Any) -> Any:
+    """Returns the entropy coefficient of update 1..updates, on a line from entropy_start to entropy_end."""
+    share = (update - 1) / max(config.updates - 1, 1)
+    return config.entropy_start + (config.entropy_end - config.entropy_start) * share
+
+
+def _key(seed: int, update: Any, stream: int) -> Any:
+    """Returns the key of an update's rollout (stream 0) or of its minibatches (1); update 0 is the initialisation."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), update), stream)
+
+
+def _claim(run_dir: pathlib.Path, config: Config, resume: bool, *, write: bool) -> None:
+    """Makes the run folder this config's, or refuses."""
+    path = run_dir / "config.json"
+    if path.is_file():
+        old = from_dict(json.loads(path.read_text()))
+        if old != config:
+            raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
+        if not resume:
+            raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
+    elif write:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".tmp")
+        partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        partial.replace(path)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """Names the first field that differs."""
+    name = next(name for name in new if old[name] != new[name])
+    if isinstance(new[name], Mapping):
+        return _difference(old[name], new[name], f"{prefix}{name}.")
+    return f"{prefix}{name}={old[name]!r}, not {new[name]!r}"
+
+
+def _open_scorer(config: RewardConfig, stack: contextlib.ExitStack) -> Any:
+    """Returns the reward service, or the net itself where it runs inside the program."""
+    if config.mode != "graph":
+        service = RewardService(config.scorer, config.mode, config.timeout_s, config.cache_dir)
+        return stack.enter_context(service)
+    graph = getattr(scorer(config.scorer), "graph", None)
+    if graph is None:
+        raise UsageError(f"reward.mode=graph: the scorer {config.scorer!r} is no Flax net; use ticket or blocking")
+    return graph
+
+
+def _fresh_state(policy: Policy, config: Config, first: Batch | None) -> TrainState:
+    """Returns the state before the first update; without a batch to measure features on, only its shapes matter."""
+    sample = None
+    if first is not None:
+        sample = jax.jit(policy.encoder.apply)(policy.encoder.params, jnp.asarray(first.degraded))
+    params = policy.init(_key(config.seed, 0, 0), sample)
+    return TrainState(params, optimiser(config.ppo).init(params))
+
+
+def _agent(policy: Policy, state: TrainState, env: Environment, config: Config) -> Agent:
+    params = {name: jnp.asarray(np.asarray(array)) for name, array in state.params.items()}
+    return Agent(policy, params, env, config)
+
+
+# --- Devices -----------------------------------------------------------------------------------------------------
+
+
+def _mesh(episodes: int) -> Mesh | None:
+    count = jax.device_count()
+    if episodes % count:
+        raise UsageError(f"ppo.episodes={episodes} does not divide over {count} devices")
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,)) if count > 1 else None
+
+
+def _replicate(mesh: Mesh | None, tree: Any) -> Any:
+    """Puts arrays, the same on every process, on every device."""
+    return jax.tree.map(lambda x: _put(mesh, P(), np.asarray(x)), tree)
+
+
+def _split(mesh: Mesh | None, tree: Any) -> Any:
+    """Puts host arrays on the devices, each of which gets its own episodes."""
+    return jax.tree.map(lambda x: _put(mesh, P("data"), x), tree)
+
+
+def _put(mesh: Mesh | None, spec: P, x: np.ndarray) -> jax.Array:
+    if mesh is None:
+        return jnp.asarray(x)
+    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
+
+
+def _constrain(mesh: Mesh | None, tree: Any) -> Any:
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P())) if mesh else tree
+
+
+# --- A row of the log --------------------------------------------------------------------------------------------
+
+
+def _row(metrics: dict[str, Any], env: Environment) -> dict[str, float]:
+    shares = metrics.pop("actions")
+    names = (*env.toolbox.names, "stop")[: len(shares)]
+    actions = {f"action/{name}": float(share) for name, share in zip(names, shares, strict=True)}
+    return {name: float(value) for name, value in metrics.items()} | actions
+
+
+def _seconds(times: list[float]) -> dict[str, float]:
+    """Returns how long each phase took: waiting for data, rollout, waiting for scores, update."""
+    phases = dict(zip(("data", "rollout", "scores", "update"), np.diff(times), strict=True))
+    return {"seconds": times[-1] - times[0]} | {f"seconds/{name}": float(value) for name, value in phases.items()}
+
+
+def _service_stats(service: Any) -> dict[str, float]:
+    stats = service.stats() if isinstance(service, RewardService) else {}
+    numbers = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
+    return {f"service/{name}": value for name, value in numbers.items() if np.isfinite(value)}
+
+
+def _check(row: Mapping[str, float], update: int, silent: int, config: RewardConfig) -> None:
+    """Raises where going on would ruin the policy."""
+    broken = [name for name in ("loss", "grad_norm", "ratio_error") if not np.isfinite(row[name])]
+    if broken:
+        raise R1JaxError(f"update {update}: {broken[0]} is {row[broken[0]]}; try a lower ppo.learning_rate")
+    if row["ratio_error"] > _RATIO_TOLERANCE:
+        raise R1JaxError(f"update {update}: the trained policy is not the one that acted: {row['ratio_error']:.3f} off")
+    if row["missing_share"] and config.on_missing == "raise":
+        share = f"{row['missing_share']:.0%} of the episodes lack a score"
+        raise R1JaxError(f"update {update}: {share}; reward.on_missing=mask would leave them out")
+    if silent >= _SILENT_UPDATES:
+        raise R1JaxError(f"update {update}: no score has come for {silent} updates; does {config.scorer!r} run?")
+
+
+def _due(update: int, every: int) -> bool:
+    return every > 0 and update % every == 0

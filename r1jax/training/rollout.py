@@ -1,0 +1,169 @@
+"""The rollout: every image of a batch is restored, tool by tool, by what the policy samples.
+
+This file holds the one `lax.scan` over the horizon. A step encodes the image, samples an action, applies the tool
+and hands the new image to the scorer; how the scores come back is the mode:
+
+  ticket    an image leaves for the reward service and a ticket stays; scores are collected after the scan
+  blocking  the step waits for its scores
+  graph     a scorer that is a Flax net runs inside the program
+  outside   the program keeps its images as uint8, to be scored when it has ended
+  none      nothing is scored
+
+The last three have no callback: such a program can be exported and cached on disk.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from r1jax.agent.policy import Params, Policy
+from r1jax.env.environment import Environment, State
+from r1jax.errors import UsageError
+from r1jax.reward.host_call import score_in_graph, submit_in_graph
+from r1jax.reward.scorer import GraphScorer
+from r1jax.reward.service import RewardService
+
+Mode = Literal["ticket", "blocking", "graph", "outside", "none"]
+Rollout = Callable[..., "Trajectory"]
+
+
+class Trajectory(NamedTuple):
+    """What a rollout leaves behind; T is the horizon, b the number of episodes.
+
+    PPO trains on `features`, so that no epoch runs the encoder again.
+    """
+
+    features: Float[Array, "T b f"]  # of the image before the action
+    record: Int[Array, "T b T"]  # tools called before the action, -1 for none
+    step: Int[Array, "T b"]
+    action: Int[Array, "T b"]
+    log_prob: Float[Array, "T b"]
+    value: Float[Array, "T b"]
+    logits: Float[Array, "T b a"]
+    live: Bool[Array, "T b"]  # the episode had not ended: the action is a decision, STOP included
+    valid: Bool[Array, "T b"]  # the action called a tool
+    discount: Float[Array, "T b"]  # 0 where the action ended the episode
+    scores: Array  # [T+1, b] tickets or scores, or images uint8 [T+1, b, h, w, 3]; first the initial image
+    image: Float[Array, "b h w 3"]  # restored
+
+
+def make_rollout(
+    env: Environment,
+    policy: Policy,
+    service: RewardService | GraphScorer | None,
+    mode: Mode,
+    *,
+    mesh: Mesh | None = None,
+    greedy: bool = False,
+) -> Rollout:
+    """Returns a pure function, not yet jitted, that restores a batch of images.
+
+    `rollout(policy_params, tool_params, encoder_params, scorer_params, images [b, h, w, 3], ids [b], key)`, where
+    `ids` tell images apart: the same id and key give the same random numbers on any number of devices.
+    `scorer_params` is () but in the mode "graph".
+
+    Args:
+      service: the reward service of the modes "ticket" and "blocking", the scorer of "graph", None for the rest.
+      mesh: devices along an axis "data" that share the batch; each scores its own images.
+      greedy: take the likeliest action instead of sampling.
+
+    Raises:
+      UsageError: no such mode.
+    """
+    score = _scoring(service, mode)
+    encoder = policy.encoder
+
+    def rollout(
+        policy_params: Params,
+        tool_params: Any,
+        encoder_params: Any,
+        scorer_params: Any,
+        images: Float[Array, "b h w 3"],
+        ids: Int[Array, " b"],
+        key: PRNGKeyArray,
+    ) -> Trajectory:
+        def step(state: State, t: Array) -> tuple[State, tuple[Any, ...]]:
+            features = encoder.apply(encoder_params, state.image)
+            logits, value = policy.apply(policy_params, features, state.record, state.step)
+            action = jnp.argmax(logits, -1) if greedy else _sample(jax.random.fold_in(key, t), ids, logits)
+            log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
+            new_state, timestep = env.step(tool_params, state, action)
+            decision = (features, state.record, state.step, action, log_prob, value, logits, ~state.done)
+            return new_state, (
+                *decision,
+                timestep.valid,
+                timestep.discount,
+                score(scorer_params, new_state.image),
+            )
+
+        state = env.reset(images)
+        first = score(scorer_params, state.image)
+        state, (*steps, scores) = jax.lax.scan(step, state, jnp.arange(env.horizon))
+        return Trajectory._make([*steps, jnp.concatenate([first[None], scores]), state.image])
+
+    return rollout if mesh is None else _shard(rollout, mesh)
+
+
+def _sample(key: PRNGKeyArray, ids: Int[Array, " b"], logits: Float[Array, "b a"]) -> Int[Array, " b"]:
+    """Samples each image's action with a key of its own, so that no device count changes it."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
+    return jax.vmap(jax.random.categorical)(keys, logits)
+
+
+def _scoring(service: Any, mode: Mode) -> Callable[[Any, Float[Array, "b h w 3"]], Array]:
+    """Returns what a step does with its new images."""
+    if mode == "ticket":
+        return lambda _, image: submit_in_graph(service, image)
+    if mode == "blocking":
+        return lambda _, image: score_in_graph(service, image)
+    if mode == "graph":
+        return service.apply
+    if mode == "outside":
+        return lambda _, image: jnp.round(image * 255).astype(jnp.uint8)
+    if mode == "none":
+        return lambda _, image: jnp.zeros(image.shape[0], jnp.float32)
+    raise UsageError(f"reward.mode: {mode!r} is not one of {', '.join(get_args(Mode))}")
+
+
+def _shard(rollout: Rollout, mesh: Mesh) -> Rollout:
+    """Splits the batch over the devices; they share nothing but the key and the parameters."""
+    per_episode = P("data")
+    outputs = (P(None, "data"),) * (len(Trajectory._fields) - 1) + (per_episode,)
+    inputs = (P(), P(), P(), P(), per_episode, per_episode, P())
+    as_tuple = jax.shard_map(
+        lambda *args: tuple(rollout(*args)), mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False
+    )
+    return lambda *args: Trajectory._make(as_tuple(*args))
+
+
+def collect_scores(trajectory: Trajectory, service: RewardService | None, mode: Mode) -> Float[Array, "T1 b"]:
+    """Returns the scores of a trajectory, [T+1, b], first those of the initial images; NaN where one is missing.
+
+    Waits for the rollout and, in the mode "ticket", at most the service's timeout after it.
+    """
+    if mode == "ticket":
+        assert service is not None
+        return _on_host(service.collect, trajectory.scores)
+    if mode == "outside":
+        assert service is not None
+        return _on_host(lambda images: _score_images(service, images), trajectory.scores)
+    return trajectory.scores
+
+
+def _score_images(service: RewardService, images: np.ndarray) -> np.ndarray:
+    return service.score(images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2])
+
+
+def _on_host(function: Callable[[np.ndarray], np.ndarray], x: Array) -> Array:
+    """Applies a host function to [T+1, b, ...]; of a sharded array each process handles its own episodes."""
+    sharding = x.sharding
+    if not isinstance(sharding, NamedSharding):
+        return jnp.asarray(function(np.asarray(x)))
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[1].start or 0)
+    local = function(np.concatenate([np.asarray(shard.data) for shard in shards], axis=1))
+    return jax.make_array_from_process_local_data(sharding, local, x.shape[:2])

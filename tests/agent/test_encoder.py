@@ -1,0 +1,87 @@
+"""Encoders: the registry, and the weightless pixel statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.agent.encoder import NUM_PIXEL_STATISTICS, Encoder, encoder, pixel_statistics, register_encoder
+from r1jax.errors import UsageError
+
+STATISTICS = jax.jit(pixel_statistics)
+
+
+def photo(side=48):
+    """A smooth picture with some edges."""
+    y, x = np.mgrid[:side, :side] / side
+    red = 0.5 + 0.3 * np.sin(6 * x) * np.cos(5 * y)
+    return np.stack([red, 0.2 + 0.6 * (x > y), 0.4 + 0.2 * y], -1).astype(np.float32)[None]
+
+
+def test_unknown_encoder_lists_the_known():
+    with pytest.raises(UsageError, match=r"no encoder 'clip'; there are .*lite_scorer, .*pixels"):
+        encoder("clip")
+
+
+def test_a_factory_can_be_registered():
+    @register_encoder("test_mean")
+    def factory():
+        return Encoder("test_mean", lambda params, image: params * jnp.mean(image, (1, 2)), jnp.float32(2), 3)
+
+    built = encoder("test_mean")
+    np.testing.assert_allclose(built.apply(built.params, photo())[0], 2 * photo().mean((0, 1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (17, 9), (48, 48)])
+def test_pixel_statistics_of_any_size(size):
+    image = np.random.default_rng(0).random((2, *size, 3)).astype(np.float32)
+    features = STATISTICS(image)
+    assert features.shape == (2, NUM_PIXEL_STATISTICS) == (2, encoder("pixels").num_features)
+    assert np.isfinite(features).all()
+    assert np.abs(features).max() < 2
+
+
+def test_first_statistics_are_the_colours_of_a_grid():
+    image = photo()
+    cells = image.reshape(1, 3, 16, 3, 16, 3).mean((2, 4)).reshape(-1)
+    np.testing.assert_allclose(STATISTICS(image)[0, :27], cells, atol=1e-5)
+
+
+def test_histogram_sums_to_the_share_of_mid_tones():
+    flat = np.full((1, 8, 8, 3), 0.5, np.float32)
+    histogram = np.asarray(STATISTICS(flat))[0, 32:40]
+    np.testing.assert_allclose(histogram, [0, 0, 0, 0.5, 0.5, 0, 0, 0], atol=1e-5)
+
+
+def test_statistics_do_not_depend_on_the_size():
+    small, large = photo(48), np.repeat(np.repeat(photo(48), 2, 1), 2, 2)
+    np.testing.assert_allclose(STATISTICS(small)[0, :40], STATISTICS(large)[0, :40], atol=1e-4)
+
+
+def degraded(name):
+    rng = np.random.default_rng(1)
+    clean = photo()
+    if name == "dark":
+        return clean * 0.3
+    if name == "noise":
+        return np.clip(clean + rng.normal(0, 0.1, clean.shape).astype(np.float32), 0, 1)
+    if name == "haze":
+        return clean * 0.4 + 0.55
+    if name == "blur":
+        return np.mean([np.roll(clean, shift, 2) for shift in range(9)], axis=0)
+    blocks = clean.reshape(1, 6, 8, 6, 8, 3).mean((2, 4), keepdims=True)
+    return np.broadcast_to(blocks, (1, 6, 8, 6, 8, 3)).reshape(clean.shape)
+
+
+@pytest.mark.parametrize(
+    "name, index, sign",
+    [("dark", slice(0, 27), -1), ("noise", slice(40, 46), 1), ("haze", 30, 1), ("blur", 40, -1), ("blocks", 59, -1)],
+)
+def test_each_degradation_moves_its_statistic(name, index, sign):
+    moved = np.asarray(STATISTICS(degraded(name)) - STATISTICS(photo()))[0, index]
+    assert (sign * moved > 0.05).all()
+
+
+def test_features_of_an_image_do_not_depend_on_its_batch():
+    batch = np.concatenate([photo(), degraded("dark"), degraded("noise")])
+    np.testing.assert_allclose(STATISTICS(batch)[1], STATISTICS(batch[1:2])[0], atol=1e-5)

@@ -1,0 +1,92 @@
+"""Small decision problems whose best policy is known: trivial tools on nearly flat 16x16 images."""
+
+import dataclasses
+import pathlib
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.agent.agent import make_environment
+from r1jax.agent.encoder import encoder
+from r1jax.agent.policy import Policy
+from r1jax.config import Config, override
+from r1jax.tools import register_tool
+
+SCORERS = pathlib.Path(__file__).with_name("probe_scorers.py")
+
+
+@register_tool("probe_brighten", task="test")
+def brighten(x):
+    return jnp.clip(x + 0.25, 0, 1)
+
+
+@register_tool("probe_darken", task="test")
+def darken(x):
+    return jnp.clip(x - 0.25, 0, 1)
+
+
+@register_tool("probe_noop", task="test")
+def noop(x):
+    return x
+
+
+BRIGHTEN, DARKEN, NOOP, STOP = range(4)
+
+
+@dataclasses.dataclass
+class Flat:
+    """Images of the given brightnesses, in turn, with a little noise; notes which batches it was asked for."""
+
+    brightness: tuple[float, ...]
+    side: int = 16
+    asked: list[int] = dataclasses.field(default_factory=list)
+
+    def batch(self, seed, step, batch_size):
+        self.asked.append(step)
+        rng = np.random.default_rng([seed, step])
+        level = np.resize(np.array(self.brightness, np.float32), batch_size)[:, None, None, None]
+        noise = rng.normal(0, 0.01, (batch_size, self.side, self.side, 3)).astype(np.float32)
+        images = np.clip(level + noise, 0, 1)
+        ids = step * batch_size + np.arange(batch_size, dtype=np.int32)
+        return types.SimpleNamespace(degraded=images, clean=images, ids=ids)
+
+
+def probe_config(scorer="Target", **overrides) -> Config:
+    """A config that learns a probe in some seconds; keywords are dotted fields with __ for the dots."""
+    fields = {
+        "env.toolbox": ("probe_brighten", "probe_darken", "probe_noop"),
+        "env.horizon": 2,
+        "env.block_size": 4,
+        "agent.encoder": "pixels",
+        "agent.hidden": (32,),
+        "reward.scorer": f"{SCORERS}:{scorer}",
+        "reward.mode": "graph",
+        "ppo.updates": 40,
+        "ppo.episodes": 32,
+        "ppo.learning_rate": 1e-2,
+        "ppo.entropy_start": 0.02,
+        "ppo.entropy_end": 0.0,
+    }
+    return override(Config(), fields | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def build(config: Config):
+    """Returns (env, policy, policy params) of a config, fresh and peaked enough that actions differ by image."""
+    env = make_environment(config)
+    policy = Policy(encoder(config.agent.encoder), env, config.agent)
+    params = policy.init(jax.random.key(1))
+    last = f"actor.layers.{len(config.agent.hidden)}.kernel"
+    return env, policy, params | {last: params[last] * 50}
+
+
+def greedy_actions(agent, images: np.ndarray) -> np.ndarray:
+    """Returns the actions [b, T] of an agent; -1 after the end."""
+    state = agent.env.reset(jnp.asarray(images))
+    actions = []
+    for _ in range(agent.env.horizon):
+        action = jnp.where(state.done, -1, agent.act(state))
+        actions.append(np.asarray(action))
+        state, _ = agent.env.step(agent.env.toolbox.params, state, action)
+    return np.stack(actions, axis=1)

@@ -1,0 +1,165 @@
+"""Weights, advantages and gradients of the losses."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.agent.encoder import Encoder
+from r1jax.agent.policy import Policy
+from r1jax.config import AgentConfig, PPOConfig
+from r1jax.training.losses import make_batch, ppo_loss, scored_episodes
+from r1jax.training.rollout import Trajectory
+
+T, B, F, A = 3, 4, 5, 3  # two tools and STOP
+STOP = 2
+CONFIG = PPOConfig(gamma=0.9, gae_lambda=0.8)
+ENV = types.SimpleNamespace(num_actions=A, stop_action=STOP, horizon=T)
+POLICY = Policy(Encoder("none", lambda params, x: x, (), F), ENV, AgentConfig(hidden=(6,)))
+PARAMS = POLICY.init(jax.random.key(3))
+
+
+def make_trajectory() -> tuple[Trajectory, np.ndarray]:
+    """Episode 0 stops at once, 1 after a call, 2 and 3 never; acted by a policy slightly unlike PARAMS."""
+    rng = np.random.default_rng(0)
+    action = np.array([[STOP, 0, 1, 0], [0, STOP, 0, 1], [1, 1, 1, 0]])
+    live = np.array([[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1]], bool)
+    valid = live & (action != STOP)
+    ended = (~live | (action == STOP)) | (np.arange(T) == T - 1)[:, None]
+    record = rng.integers(-1, 2, (T, B, T))
+    logits = rng.normal(size=(T, B, A)).astype(np.float32)
+    log_prob = np.log(rng.uniform(0.25, 0.45, (T, B))).astype(np.float32)
+    scores = rng.uniform(1, 5, (T + 1, B)).astype(np.float32)
+    fields = [
+        rng.normal(size=(T, B, F)).astype(np.float32),
+        record,
+        np.arange(T)[:, None] * np.ones(B, int),
+        action,
+        log_prob,
+        rng.normal(size=(T, B)).astype(np.float32),
+        logits,
+        live,
+        valid,
+        (~ended).astype(np.float32),
+        scores,
+        np.zeros((B, 2, 2, 3), np.float32),
+    ]
+    return Trajectory(*map(jnp.asarray, fields)), scores
+
+
+def keep(trajectory: Trajectory, episodes: list[int]) -> Trajectory:
+    return Trajectory(*(x[:, np.array(episodes)] for x in trajectory[:-1]), trajectory.image[np.array(episodes)])
+
+
+@jax.jit
+def gradient(trajectory, scores):
+    batch = make_batch(trajectory, scores, CONFIG, step_cost=0.1)
+    return jax.grad(lambda p: ppo_loss(p, POLICY, batch, CONFIG, 0.02)[0])(PARAMS)
+
+
+def assert_close(one, other, **tolerance):
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], err_msg=name, **tolerance)
+
+
+def test_advantages_are_the_recursion_by_hand():
+    trajectory, scores = make_trajectory()
+    config = PPOConfig(gamma=0.9, gae_lambda=0.8, normalise_advantage=False)
+    batch = make_batch(trajectory, jnp.asarray(scores), config, step_cost=0.1)
+    adv, value = np.asarray(batch.adv).reshape(T, B), np.asarray(trajectory.value)
+    # Episode 2 calls a tool at every step.
+    expected, following = np.zeros(T), 0.0
+    for t in reversed(range(T)):
+        reward = scores[t + 1, 2] - scores[t, 2] - 0.1
+        next_value = value[t + 1, 2] if t + 1 < T else 0.0
+        following = reward + 0.9 * next_value - value[t, 2] + 0.9 * 0.8 * following
+        expected[t] = following
+    np.testing.assert_allclose(adv[:, 2], expected, rtol=1e-5)
+    # STOP at once: reward 0 and nothing after.
+    np.testing.assert_allclose(adv[0, 0], -value[0, 0], rtol=1e-6)
+    # Stopped after one call: STOP's own advantage flows back to it.
+    first = scores[1, 1] - scores[0, 1] - 0.1 + 0.9 * value[1, 1] - value[0, 1] + 0.72 * -value[1, 1]
+    np.testing.assert_allclose(adv[0, 1], first, rtol=1e-5)
+    np.testing.assert_allclose(batch.target, batch.adv + batch.value, rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(batch.weight).reshape(T, B), trajectory.live)
+
+
+def test_advantages_are_normalised_over_what_counts():
+    trajectory, scores = make_trajectory()
+    batch = make_batch(trajectory, jnp.asarray(scores), CONFIG)
+    adv = np.asarray(batch.adv)[np.asarray(batch.weight) > 0]
+    assert abs(adv.mean()) < 1e-6
+    assert abs(adv.std() - 1) < 1e-5
+
+
+@pytest.mark.parametrize("missing", [(0, 3), (2, 3), (3, 3), (1, 1)])
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_an_episode_without_a_score_leaves_the_gradient_of_the_others(missing, broken):
+    trajectory, scores = make_trajectory()
+    whole = gradient(trajectory, scores)
+    scores[missing] = broken
+    others = [episode for episode in range(B) if episode != missing[1]]
+    without = gradient(keep(trajectory, others), scores[:, others])
+    masked = gradient(trajectory, scores)
+    assert_close(masked, without, rtol=2e-5, atol=1e-7)
+    assert any(not np.allclose(whole[name], masked[name], rtol=1e-3) for name in whole)
+
+
+def test_scores_that_nobody_needs_may_be_missing():
+    trajectory, scores = make_trajectory()
+    whole = gradient(trajectory, scores)
+    scores[1:, 0] = np.nan  # stopped at once
+    scores[2:, 1] = np.nan  # stopped after one call
+    assert np.asarray(scored_episodes(trajectory, scores)).all()
+    assert_close(gradient(trajectory, scores), whole, rtol=0, atol=0)
+
+
+def test_nothing_scored_gives_a_zero_gradient():
+    trajectory, scores = make_trajectory()
+    for array in gradient(trajectory, scores * np.nan).values():
+        np.testing.assert_array_equal(array, 0)
+
+
+def test_stop_is_a_decision_and_what_follows_is_not():
+    trajectory, scores = make_trajectory()
+    only_stop, scores = keep(trajectory, [0]), scores[:, :1]
+    config = PPOConfig(normalise_advantage=False, value_coef=0.0)
+
+    @jax.jit
+    def stop_logit(value):
+        batch = make_batch(only_stop._replace(value=jnp.full((T, 1), value)), jnp.asarray(scores), config)
+        batch = batch._replace(log_prob=jnp.full(T, -1.2))
+        grad = jax.grad(lambda p: ppo_loss(p, POLICY, batch, config, 0.0)[0])(PARAMS)
+        return grad["actor.layers.1.bias"][STOP]
+
+    assert stop_logit(-1.0) < -0.1  # stopping, worth 0, was better than expected: its logit rises by descent
+    assert stop_logit(1.0) > 0.1
+    changed = only_stop._replace(
+        features=only_stop.features.at[1:].set(7.0),
+        action=only_stop.action.at[1:].set(1),
+        log_prob=only_stop.log_prob.at[1:].set(-9.0),
+        value=only_stop.value.at[1:].set(5.0),
+    )
+    assert_close(gradient(only_stop, scores), gradient(changed, scores), rtol=0, atol=0)
+
+
+def test_surrogate_is_clipped_as_in_the_paper():
+    trajectory, scores = make_trajectory()
+    batch = make_batch(trajectory, jnp.asarray(scores), CONFIG)
+    logits, value = map(np.asarray, POLICY.apply(PARAMS, batch.features, batch.record, batch.step))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    counts = np.asarray(batch.weight) > 0
+    ratio = np.exp(log_probs[np.arange(T * B), batch.action] - batch.log_prob)[counts]
+    adv = np.asarray(batch.adv)[counts]
+    loss, parts = ppo_loss(PARAMS, POLICY, batch, CONFIG, 0.02)
+    surrogate = -np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv).mean()
+    value_loss = 0.5 * np.square(value - batch.target)[counts].mean()
+    entropy = -(np.exp(log_probs) * log_probs).sum(-1)[counts].mean()
+    assert 0 < parts["clip_fraction"] < 1
+    np.testing.assert_allclose(parts["policy_loss"], surrogate, rtol=1e-5)
+    np.testing.assert_allclose(parts["value_loss"], value_loss, rtol=1e-5)
+    np.testing.assert_allclose(parts["entropy"], entropy, rtol=1e-5)
+    np.testing.assert_allclose(loss, surrogate + 0.5 * value_loss - 0.02 * entropy, rtol=1e-5)
+    np.testing.assert_allclose(parts["approx_kl"], (ratio - 1 - np.log(ratio)).mean(), rtol=1e-4)
