@@ -15,7 +15,9 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
+from einops import reduce
 from flax import nnx
 
 from r1jax.degradations.dataset import NamedPhoto, load_photos
@@ -43,7 +45,7 @@ def main() -> None:
         touch=other_tools(args.tool) if args.touch else None,
     )
 
-    def loss(net: Any, degraded: jax.Array, target: jax.Array) -> jax.Array:
+    def restoration_loss(net: Any, degraded: jax.Array, target: jax.Array) -> jax.Array:
         return charbonnier(spec.restore(net, degraded), target)
 
     config = FitConfig(args.steps, args.batch, args.learning_rate)
@@ -53,12 +55,20 @@ def main() -> None:
         net = fit(
             net,
             lambda step: pairs.batch(args.seed, step, args.batch),
-            loss,
+            noise_map_loss if args.ffdnet else restoration_loss,
             config,
             run / "checkpoints",
             lambda line: print(line, file=log, flush=True),
+            frozen="denoiser" if args.ffdnet else None,
         )
     save_module(args.out or weight_file(args.tool), net, spec.net, spec.config, training=provenance(args, photos))
+
+
+def noise_map_loss(net: Any, noisy: jax.Array, target: jax.Array) -> jax.Array:
+    """Gaussian negative log-likelihood of the noise under the estimated map; trains the estimator alone."""
+    residual = reduce((noisy - target) ** 2, "b (h 2) (w 2) c -> b h w 1", "mean")
+    variance = net.noise_map(noisy) ** 2 + (1 / 255) ** 2
+    return (jnp.log(variance) + residual / variance).mean()
 
 
 def arguments() -> argparse.Namespace:
@@ -71,7 +81,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", help="weights to start from: a .safetensors file of the same network")
-    parser.add_argument("--ffdnet", help="for denoise: the official ffdnet_color.pth to start from (needs torch)")
+    parser.add_argument("--ffdnet", help="for denoise: the official ffdnet_color.pth; its estimator of noise is trained")
     parser.add_argument("--touch", action="store_true", help="a part of the images has been through another shipped tool")
     parser.add_argument("--run", help="folder of checkpoints and log (runs/lite_tools/TOOL)")
     parser.add_argument("--out", help="weight file to write (the shipped one)")

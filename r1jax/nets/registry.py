@@ -10,7 +10,7 @@ from r1jax.errors import UsageError
 
 ModuleT = TypeVar("ModuleT", bound=type[nnx.Module])
 
-_NETS: dict[str, type[nnx.Module]] = {}
+_NETS: dict[str, Any] = {}
 
 
 def register_net(name: str) -> Callable[[ModuleT], ModuleT]:

@@ -70,6 +70,7 @@ def fit(
     config: FitConfig,
     run_dir: str | pathlib.Path,
     log: Callable[[str], None] = print,
+    frozen: str | None = None,
 ) -> nnx.Module:
     """Trains `module` and returns it with the exponential moving average of its parameters.
 
@@ -77,11 +78,14 @@ def fit(
 
     Args:
       batch_at: returns the arrays of a step; called in a thread, one step ahead.
+      frozen: the attribute of `module` whose parameters stay as they are.
 
     Raises:
       FloatingPointError: the loss is not finite.
     """
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains(frozen))) if frozen else nnx.Param
+    parts: Any = nnx.split(module, trainable, ...)
+    graph, params, rest = parts
     tx = optimizer(config)
 
     @jax.jit

@@ -76,7 +76,7 @@ def _results(run: pathlib.Path) -> dict[str, float]:
     """The last evaluation in the run's log."""
     log = run / "metrics.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
-    last = next((row for row in reversed(rows) if _COLUMNS[0] in row), {})
+    last: dict[str, float] = next((row for row in reversed(rows) if _COLUMNS[0] in row), {})
     return {name: last[name] for name in _COLUMNS if name in last}
 
 

@@ -58,7 +58,8 @@ def save_module(
     """Writes `module`, made by `create(name, **config)`, atomically; extra metadata must be JSON."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.astype(dtype) for key, value in flat_state(module).items()}
+    # safetensors writes the raw buffer: an array in another memory order would come back scrambled.
+    tensors = {key: np.ascontiguousarray(value, dtype) for key, value in flat_state(module).items()}
     described = {"net": name, "config": json.dumps(config), **{k: json.dumps(v) for k, v in metadata.items()}}
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata=described)
