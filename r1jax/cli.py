@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr. `--j
 
 import argparse
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -175,7 +176,34 @@ def _synth(args: argparse.Namespace) -> int:
 # --- train, evaluate, sweep, report: for researchers -------------------------------------------------------------
 
 
+def _join_processes() -> int:
+    """Joins the processes of one run if R1JAX_DISTRIBUTED=1, before anything touches a device; returns this one's rank.
+
+    JAX finds the others by itself on a TPU, SLURM and Open MPI. Elsewhere, or to give one process all GPUs of its
+    node, set JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID. launch/ does all that.
+    """
+    if os.environ.get("R1JAX_DISTRIBUTED", "") in ("", "0"):
+        return 0
+    import jax
+
+    given: dict[str, Any] = {}
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        given = {"coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"], "cluster_detection_method": "deactivate"}
+        for name in ("num_processes", "process_id"):
+            text = os.environ.get(f"JAX_{name.upper()}", "nothing")
+            if not text.isdecimal():
+                raise UsageError(f"JAX_{name.upper()}: want a whole number beside JAX_COORDINATOR_ADDRESS, not {text}")
+            given[name] = int(text)
+    try:
+        jax.distributed.initialize(**given)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise R1JaxError(f"R1JAX_DISTRIBUTED: the processes did not join: {reason}") from error
+    return jax.process_index()
+
+
 def _train(args: argparse.Namespace) -> int:
+    process = _join_processes()
     from r1jax import config as configuration
     from r1jax.evaluation.during_training import TrainingEvaluation
     from r1jax.reward.scorer import scorer
@@ -185,6 +213,8 @@ def _train(args: argparse.Namespace) -> int:
     run = pathlib.Path(args.run_dir or f"runs/{config.name}")
     evaluate = TrainingEvaluation(config, scorer(config.reward.scorer)) if config.eval.every else None
     result = train(config, run, evaluate=evaluate, progress=not args.quiet)
+    if process > 0:  # the first one speaks for all
+        return 0
     last = result.history[-1] if result.history else {}
     summary = {key: value for key, value in last.items() if key.startswith("eval/")}
     if args.json:

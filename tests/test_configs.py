@@ -1,0 +1,71 @@
+"""Every file in configs/ builds, and so does every variant of its sweep."""
+
+import dataclasses
+import pathlib
+import re
+
+import pytest
+
+from r1jax import config as configuration
+from r1jax.config import Config
+from r1jax.degradations.dataset import load_photos
+from r1jax.degradations.mixes import parse_mixes
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / "configs").glob("*.py"))
+SWEEPS = [path for path in FILES if "def sweep(" in path.read_text()]
+
+
+def check(config: Config) -> None:
+    """What a run of this config would refuse, before it needs any weights."""
+    assert load_photos(config.data.photos) and load_photos(config.eval.photos)
+    assert parse_mixes(config.data.mixes)
+    assert config.ppo.episodes * config.env.horizon % config.ppo.minibatches == 0
+    assert configuration.from_dict(configuration.to_dict(config)) == config
+
+
+def test_there_are_configs_and_sweeps():
+    assert FILES and SWEEPS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_builds(path):
+    config = configuration.load(path)
+    check(config)
+    assert config.name == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_opens_with_its_command(path):
+    command = "sweep" if path in SWEEPS else "train"
+    assert re.match(rf'"""[^\n]+\n\n    r1jax {command} configs/{path.name}', path.read_text())
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_variant_of_a_sweep_builds(path):
+    base, seen = configuration.load(path), []
+    for overrides, config in configuration.load_sweep(path):
+        check(config)
+        assert config not in seen, f"{overrides}: the same as another variant"
+        seen.append(config)
+        for name, value in overrides.items():
+            node = config
+            for part in name.split("."):
+                node = getattr(node, part)
+            assert node == value
+    assert base in seen, "no variant is the config itself, to compare with"
+
+
+def test_every_field_can_be_overridden_from_text():
+    def leaves(node, prefix=""):
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if dataclasses.is_dataclass(value):
+                yield from leaves(value, f"{prefix}{field.name}.")
+            else:
+                yield f"{prefix}{field.name}", value
+
+    config = configuration.load(FILES[0])
+    for name, value in leaves(config):
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        assert configuration.override(config, {name: text}) == config, name
