@@ -4,8 +4,8 @@
     python launch/train_lite_scorer.py train --steps 4000
     python launch/train_lite_scorer.py check --photos HELD_OUT_DIR
 
-`label` makes groups of images of one photo crop (clean, degraded, and what right and wrong lite tools make of it) and labels
-each with full-reference metrics; it needs the extra `eval` (piq, torch). `train` and `label` continue where they stopped.
+`label` makes groups of images of one photo crop (clean, degraded, what right and wrong lite tools make of it) and labels each
+with full-reference metrics. `train` and `label` continue where they stopped.
 The label is the mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5; VSI is kept out, as a judge.
 """
 
@@ -23,6 +23,7 @@ import scipy.stats
 from r1jax.degradations.dataset import NamedPhoto, load_photos, random_crop
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
 from r1jax.degradations.operations import OPERATIONS
+from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
 from r1jax.nets.quality_net import LEVELS, expected_score
@@ -49,21 +50,14 @@ def calibrated_label(psnr_y: np.ndarray, ms_ssim: np.ndarray, fsim: np.ndarray) 
 # ---------------------------------------------------------------- labelling
 
 
+@jax.jit
+def _metrics(images: jax.Array, clean: jax.Array) -> dict[str, jax.Array]:
+    return {"psnr_y": psnr_y(images, clean), "ms_ssim": ms_ssim(images, clean), "fsim": fsim(images, clean)}
+
+
 def full_reference(images: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns psnr_y, ms_ssim, fsim and vsi [n] of uint8 images [n, h, w, 3] against `clean`."""
-    import piq
-    import torch
-
-    from r1jax.images.metrics import psnr_y
-
-    a, b = (torch.from_numpy(to_float(x)).permute(0, 3, 1, 2).contiguous() for x in (images, clean))
-    with torch.no_grad():
-        return {
-            "psnr_y": np.asarray(psnr_y(jnp.asarray(to_float(images)), jnp.asarray(to_float(clean)))),
-            "ms_ssim": piq.multi_scale_ssim(a, b, kernel_size=7, reduction="none").numpy(),
-            "fsim": piq.fsim(a, b, reduction="none").numpy(),
-            "vsi": piq.vsi(a, b, reduction="none").numpy(),
-        }
+    """Returns psnr_y, ms_ssim and fsim [n] of uint8 images [n, h, w, 3] against `clean`; n should be the same each time."""
+    return {name: np.asarray(value) for name, value in _metrics(to_float(images), to_float(clean)).items()}
 
 
 def random_mix(rng: np.random.Generator) -> Mix:
@@ -160,7 +154,7 @@ def train_scorer(args: argparse.Namespace) -> None:
     run = pathlib.Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
-        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", lambda l: print(l, file=log, flush=True))
+        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", lambda line: print(line, file=log, flush=True))
     photos = json.loads((folder / "photos.json").read_text())
     settings = {"steps": args.steps, "groups": args.groups, "seed": args.seed, "images": len(labels)}
     training = {"settings": settings | {"learning_rate": args.learning_rate}, "photos": photos}
@@ -215,9 +209,13 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def label_of(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    chunks = [full_reference(images[i : i + 32], clean[i : i + 32]) for i in range(0, len(images), 32)]
-    metrics = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in ("psnr_y", "ms_ssim", "fsim")}
-    return calibrated_label(**metrics)
+    """Returns the labels [n] of uint8 images, in blocks of one shape."""
+    num = len(images)
+    starts, size = range(0, len(images), 16), -(-len(images) // 16) * 16
+    images, clean = (np.resize(x, (size, *x.shape[1:])) for x in (images, clean))
+    chunks = [full_reference(images[i : i + 16], clean[i : i + 16]) for i in starts]
+    metrics = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
+    return calibrated_label(**metrics)[:num]
 
 
 def main() -> None:

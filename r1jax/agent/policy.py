@@ -79,9 +79,7 @@ class MLP(nnx.Module):
 class ActorCritic(nnx.Module):
     """Two MLPs of the same widths: logits of the actions, value of the state."""
 
-    def __init__(
-        self, num_features: int, num_record: int, num_actions: int, hidden: tuple[int, ...], *, rngs: nnx.Rngs
-    ):
+    def __init__(self, num_features: int, num_record: int, num_actions: int, hidden: tuple[int, ...], *, rngs: nnx.Rngs):
         self.norm = FeatureNorm(num_features)
         # The small last actor layer makes the first policy uniform, so that every tool is tried.
         self.actor = MLP((num_features + num_record, *hidden, num_actions), 0.01, rngs=rngs)
@@ -110,6 +108,10 @@ class Policy:
         sizes = (self.encoder.num_features, self._num_record, self._num_actions)
         return ActorCritic(*sizes, self.config.hidden, rngs=nnx.Rngs(key))
 
+    def _fresh(self, key: PRNGKeyArray) -> dict[str, Array]:
+        flat = dict(nnx.to_flat_state(nnx.state(self._module(key))))
+        return {name: flat[path][...] for name, path in self._paths.items()}
+
     def init(self, key: PRNGKeyArray, sample: Float[Array, "n f"] | None = None) -> Params:
         """Returns fresh parameters, named like "actor.0.kernel".
 
@@ -117,8 +119,7 @@ class Policy:
           sample: features of typical images, from which each feature's mean and deviation are taken; without it
             features enter as they are.
         """
-        flat = dict(nnx.to_flat_state(nnx.state(self._module(key))))
-        params = {name: flat[path][...] for name, path in self._paths.items()}
+        params = jax.jit(self._fresh)(key)  # one program: run by itself each of the many small steps would compile
         if sample is not None:
             # A feature that hardly varies in the sample must not be blown up by its later variation.
             deviation = jnp.std(sample, axis=0)

@@ -48,14 +48,14 @@ def evaluate(
       folder: gets table.json, images.jsonl and samples/ (a run's `evaluation` folder); None writes nothing.
       tree_folder: keeps the trees, so that an interrupted evaluation goes on and another one starts from
         them.
-      judge: adds VSI, which needs torch and piq.
+      judge: adds VSI, computed of every state of a tree.
       reference: the planner whose differences to the others get intervals, and whose images are the samples.
       about: added to the provenance: the command, the config, the photo set, the digest of the agent's
         weights.
       progress: show a progress bar on stderr.
 
     Raises:
-      R1JaxError: the scorer gave no score, or the judge is not installed.
+      R1JaxError: the scorer gave no score.
     """
     if not any(isinstance(planner, NoTools) for planner in planners):
         planners = [NoTools(), *planners]

@@ -4,11 +4,9 @@ Each takes (images, clean), float [b, h, w, 3] in [0, 1], and returns [b]; highe
 """
 
 import jax
-import numpy as np
 
-from r1jax.errors import R1JaxError
 from r1jax.evaluation.tree import Metric
-from r1jax.images import metrics
+from r1jax.images import metrics, perceptual
 
 ALWAYS: dict[str, Metric] = {
     "psnr": jax.jit(metrics.psnr),
@@ -20,29 +18,6 @@ ALWAYS: dict[str, Metric] = {
 def tree_metrics(judge: bool) -> dict[str, Metric]:
     """Returns the metrics that are computed of every state: PSNR-Y, and VSI where a judge is wanted.
 
-    Raises:
-      R1JaxError: VSI is wanted, but torch or piq is not installed.
+    VSI (Zhang, Shen, Li, IEEE TIP 23(10), 2014) takes no part in the labels that the lite scorer learned from.
     """
-    return {"psnr_y": ALWAYS["psnr_y"]} | ({"vsi": vsi()} if judge else {})
-
-
-def vsi() -> Metric:
-    """Returns the Visual Saliency-induced Index (Zhang, Shen, Li, IEEE TIP 23(10), 2014), computed by piq.
-
-    Raises:
-      R1JaxError: torch or piq is not installed.
-    """
-    try:
-        import piq
-        import torch
-    except ImportError as error:
-        raise R1JaxError(f"--judge needs {error.name}: pip install 'r1jax[eval]'") from None
-
-    def measure(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
-        first, second = (
-            torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))) for x in (images, clean)
-        )
-        with torch.inference_mode():
-            return piq.vsi(first, second, data_range=1.0, reduction="none").numpy()
-
-    return measure
+    return {"psnr_y": ALWAYS["psnr_y"]} | ({"vsi": jax.jit(perceptual.vsi)} if judge else {})

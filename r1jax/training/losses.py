@@ -16,6 +16,8 @@ from r1jax.config import PPOConfig
 from r1jax.env.environment import rewards_from_scores
 from r1jax.training.rollout import Trajectory
 
+_LEAST_DEVIATION = 1e-2  # of advantages, in score units
+
 
 class Batch(NamedTuple):
     """Decisions, n = T b of them, flattened from a trajectory."""
@@ -37,9 +39,7 @@ def scored_episodes(trajectory: Trajectory, scores: Float[Array, "T1 b"]) -> Boo
     return jnp.all(jnp.isfinite(scores) | ~needed, axis=0)
 
 
-def make_batch(
-    trajectory: Trajectory, scores: Float[Array, "T1 b"], config: PPOConfig, step_cost: float = 0.0
-) -> Batch:
+def make_batch(trajectory: Trajectory, scores: Float[Array, "T1 b"], config: PPOConfig, step_cost: float = 0.0) -> Batch:
     """Returns the weighted decisions of a trajectory with their generalised advantages (arXiv 1506.02438).
 
     The horizon is part of the task, and the policy sees how much of it is left: its end is terminal, without a
@@ -60,7 +60,8 @@ def make_batch(
 
 def _normalise(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
     centred = x - weighted_mean(x, weight)
-    return centred / (jnp.sqrt(weighted_mean(jnp.square(centred), weight)) + 1e-8)
+    # With a floor: once all episodes of a batch end alike, what still differs is the critic's error.
+    return centred / jnp.maximum(jnp.sqrt(weighted_mean(jnp.square(centred), weight)), _LEAST_DEVIATION)
 
 
 def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:

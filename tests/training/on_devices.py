@@ -1,7 +1,8 @@
-"""Run by test_rollout.py with four fake devices: the same rollout on 1, 2 and 4 of them.
-
-Images are of 256x256: with small ones a callback that deadlocks under shard_map goes unnoticed.
+"""Run by the tests in a process of its own, with fake devices: `on_devices.py rollout`, or
+`on_devices.py train RUN_DIR [PROCESS NUM_PROCESSES PORT]`.
 """
+
+import sys
 
 import jax
 import numpy as np
@@ -9,10 +10,15 @@ from jax.sharding import AxisType
 from probes import SCORERS, Flat, build, probe_config
 
 from r1jax.reward.service import RewardService
+from r1jax.training.loop import train
 from r1jax.training.rollout import collect_scores, make_rollout
 
 
-def main() -> None:
+def compare_rollouts() -> None:
+    """The same rollout on 1, 2 and 4 devices.
+
+    Images are of 256x256: with small ones a callback that deadlocks under shard_map goes unnoticed.
+    """
     assert jax.device_count() == 4
     env, policy, params = build(probe_config())
     batch = Flat((0.2, 0.5, 0.7, 1.0), side=256).batch(0, 0, 8)
@@ -34,8 +40,16 @@ def main() -> None:
         np.testing.assert_array_equal(trajectory.image, reference.image)
         np.testing.assert_array_equal(others, scores)
         np.testing.assert_allclose(trajectory.log_prob, reference.log_prob, atol=1e-4)
-    print("equal")
+
+
+def train_on_all(run_dir: str, process: str = "0", num_processes: str = "1", port: str = "0") -> None:
+    """A short run, scored by the service, on every device of every process."""
+    if int(num_processes) > 1:
+        jax.distributed.initialize(f"localhost:{port}", int(num_processes), int(process))
+    assert jax.device_count() == 2
+    config = probe_config(ppo__updates=2, ppo__episodes=8, reward__mode="ticket", eval__checkpoint_every=1)
+    train(config, run_dir, data=Flat((0.25, 0.5, 1.0)), progress=False)
 
 
 if __name__ == "__main__":
-    main()
+    {"rollout": compare_rollouts, "train": train_on_all}[sys.argv[1]](*sys.argv[2:])

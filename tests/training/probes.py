@@ -1,7 +1,10 @@
 """Small decision problems whose best policy is known: trivial tools on nearly flat 16x16 images."""
 
 import dataclasses
+import os
 import pathlib
+import subprocess
+import sys
 import types
 
 import jax
@@ -90,3 +93,23 @@ def greedy_actions(agent, images: np.ndarray) -> np.ndarray:
         actions.append(np.asarray(action))
         state, _ = agent.env.step(agent.env.toolbox.params, state, action)
     return np.stack(actions, axis=1)
+
+
+def start_on_devices(count: int, *arguments: str) -> subprocess.Popen:
+    """Starts on_devices.py with so many fake devices."""
+    here = pathlib.Path(__file__).parent
+    env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
+    env["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here), env.get("PYTHONPATH", "")])
+    command = [sys.executable, str(here / "on_devices.py"), *arguments]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(*started: subprocess.Popen, timeout: float = 240) -> None:
+    """Waits for processes; one that fails or hangs fails the test with what it printed."""
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, output[-3000:]
+    finally:
+        for process in started:
+            process.kill()

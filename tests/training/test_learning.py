@@ -35,7 +35,7 @@ def test_two_steps_credit_the_first_as_far_as_the_discount_says(tmp_path, gamma,
 
 def test_stop_is_learned_where_no_tool_helps(tmp_path):
     # Without the cost, undoing a call by another, or the tool that does nothing, would be as good.
-    result, actions = learn(tmp_path, Flat((0.75,)), probe_config(env__step_cost=0.1))
+    result, actions = learn(tmp_path, Flat((0.75,)), probe_config(env__step_cost=0.5))
     np.testing.assert_array_equal(actions, [[STOP, -1]] * 12)
     assert result.history[-1]["stop_at_0"] > 0.9
     assert result.history[-1]["mean_calls"] < 0.2

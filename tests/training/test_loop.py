@@ -1,12 +1,13 @@
 """The training loop: repeatable, resumable, with a complete log, and errors of one line."""
 
 import json
+import socket
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Flat, greedy_actions, probe_config
+from probes import Flat, finish, greedy_actions, probe_config, start_on_devices
 
 from r1jax.agent.agent import load_agent
 from r1jax.errors import R1JaxError, UsageError
@@ -141,12 +142,40 @@ def test_entropy_coefficient_falls_on_a_line():
     np.testing.assert_allclose([entropy_coef(config, u) for u in range(1, 6)], [0.05, 0.04, 0.03, 0.02, 0.01])
 
 
-def test_the_reward_service_trains_like_the_graph(straight, tmp_path):
-    result = run(tmp_path / "run", probe_config(**{**SHORT, "reward__mode": "ticket"}))
-    for one, other in zip(result.history, straight.history, strict=False):
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "served", probe_config(**{**SHORT, "reward__mode": "ticket"}))
+
+
+def test_the_reward_service_trains_like_the_graph(straight, served):
+    for one, other in zip(served.history, straight.history, strict=False):
         assert one["score_gain"] == pytest.approx(other["score_gain"], abs=1e-3)
         assert one["action/stop"] == other["action/stop"]
-    assert result.history[-1]["service/scored"] > 0
+    assert served.history[-1]["service/scored"] > 0
+
+
+def assert_like_one_device(run_dir, served):
+    rows = read_log(run_dir)
+    assert len(rows) == len(served.history)
+    for row, wanted in zip(rows, served.history, strict=True):
+        for name in ("score_gain", "loss", "entropy", "grad_norm", "action/stop", "mean_calls"):
+            assert row[name] == pytest.approx(wanted[name], abs=1e-3), name
+    for name, array in load_agent(run_dir).params.items():
+        np.testing.assert_allclose(array, served.agent.params[name], atol=1e-3, err_msg=name)
+
+
+def test_two_devices_train_as_one(served, tmp_path):
+    finish(start_on_devices(2, "train", str(tmp_path / "run")))
+    assert_like_one_device(tmp_path / "run", served)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(served, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    finish(*(start_on_devices(1, "train", str(tmp_path / "run"), str(i), "2", port) for i in range(2)))
+    assert_like_one_device(tmp_path / "run", served)
 
 
 def test_an_episode_without_a_score_is_masked_or_ends_the_run(tmp_path):

@@ -1,16 +1,11 @@
 """The rollout: its one scan, its modes, its randomness, and programs for devices that are not here."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from probe_scorers import Target
-from probes import SCORERS, Flat, build, probe_config
+from probes import SCORERS, Flat, build, finish, probe_config, start_on_devices
 
 from r1jax.errors import UsageError
 from r1jax.reward.service import RewardService
@@ -154,10 +149,4 @@ def test_unknown_mode_is_one_line():
 
 
 def test_1_2_and_4_devices_give_the_same_rollout():
-    here = pathlib.Path(__file__)
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    env["PYTHONPATH"] = os.pathsep.join([str(here.parents[2]), str(here.parent), env.get("PYTHONPATH", "")])
-    script = here.with_name("on_devices.py")
-    done = subprocess.run([sys.executable, str(script)], env=env, timeout=240, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("equal")
+    finish(start_on_devices(4, "rollout"))
