@@ -4,7 +4,7 @@
     python launch/train_lite_scorer.py train --steps 4000
     python launch/train_lite_scorer.py check --photos HELD_OUT_DIR
 
-`label` makes groups of images of one photo crop (clean, degraded, what right and wrong lite tools make of it) and labels each
+`label` makes groups of images of one photo crop (clean, degraded, what lite tools make of it) and labels each
 with full-reference metrics. `train` and `label` continue where they stopped.
 The label is the mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5; VSI is kept out, as a judge.
 """
@@ -199,7 +199,8 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     report["spearman"] = {
         part: round(float(scipy.stats.spearmanr(scores[rows], labels[rows]).statistic), 3) for part, rows in parts.items()
     }
-    report["command"] = "python launch/train_lite_scorer.py check --photos " + " ".join(pathlib.Path(p).name for p in args.photos)
+    folders = " ".join(pathlib.Path(folder).name for folder in args.photos)
+    report["command"] = f"python launch/train_lite_scorer.py check --photos {folders}"
     print(json.dumps(report, indent=2))
     if args.update_card:
         path = weight_file().with_suffix(".json")

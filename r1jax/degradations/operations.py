@@ -1,7 +1,7 @@
 """The eight degradations of the MiO100 benchmark (AgenticIR, arXiv 2410.17809), one function each.
 
-An operation takes a uint8 RGB image [H, W, 3], a generator, and a depth map (None but for haze), and returns the degraded uint8 image and
-the parameters that it drew. To add one: write the function and decorate it with `@operation("its name")`.
+An operation takes a uint8 RGB image [H, W, 3], a generator, and a depth map (None but for haze), and returns the degraded
+uint8 image and the parameters that it drew. To add one: write the function and decorate it with `@operation("its name")`.
 """
 
 from collections.abc import Callable

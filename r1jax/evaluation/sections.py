@@ -188,8 +188,9 @@ def _is_number(value: Any) -> bool:
 def _interval(value: Any, form: str, reach: float) -> str:
     if not _is_interval(value):
         return "–"
-    low, middle, high = (format(number, "+" + form).replace("-", "−") for number in value)
-    return f"{middle}<span class=range>{low} to {high}</span>{whisker(*value, reach)}"
+    low, middle, high = value
+    texts = [format(number, "+" + form).replace("-", "−") for number in value]
+    return f"{texts[1]}<span class=range>{texts[0]} to {texts[2]}</span>{whisker(low, middle, high, reach)}"
 
 
 def _number(value: Any, form: str) -> str:

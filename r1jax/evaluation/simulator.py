@@ -6,6 +6,7 @@ k + 1. A node is thus a sequence of tools, and the states of one depth are neigh
 the environment rounds after each tool, so nothing is lost, and a quarter of the memory is held.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -73,7 +74,8 @@ class Simulator:
         self.names: tuple[str, ...] = env.toolbox.names
         self.tool_seconds = np.zeros(self.num_tools)
         self.score_seconds = 0.0
-        self._block, self._params, self._measured = block, tool_params, ()
+        self._block, self._params = block, tool_params
+        self._measured: tuple[int, int] | None = None
         self._step = jax.jit(self._transition)
 
     def _transition(self, params: Any, image: UInt8[Array, "b h w 3"], action: Int[Array, " b"]) -> Array:
@@ -122,8 +124,8 @@ class Simulator:
         few = min(self.block(height, width), 4)
         probe = np.repeat(probe_image(height, width)[None], few, 0)
         for tool in range(self.num_tools):
-            actions = np.full(few, tool)
-            self.tool_seconds[tool] = _median_seconds(lambda actions=actions: self.step(probe, actions)) / few
+            step = functools.partial(self.step, probe, np.full(few, tool))
+            self.tool_seconds[tool] = _median_seconds(step) / few
         # A service knows the scores of images that it has seen, so these are new ones each time.
         noise = np.random.default_rng()
         rows = 4 if getattr(self.scorer, "graph", None) is None else self.block(height, width)

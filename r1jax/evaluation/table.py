@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from r1jax.evaluation.statistics import group_mean, paired_interval
+from r1jax.evaluation.statistics import Interval, group_mean, paired_interval
 
 Record = dict[str, Any]  # one image by one planner
 
@@ -133,14 +133,14 @@ class _Columns:
             means[share] = group_mean(gain[keep], mixes, ceiling[keep])
         return means
 
-    def minus(self, other: "_Columns", source: "_Columns") -> dict[str, tuple[float, float, float]]:
+    def minus(self, other: "_Columns", source: "_Columns") -> dict[str, Interval]:
         """Returns the interval of every compared figure's difference."""
         pairs = (self.mix, self.photo)
         plain = [name for name in self.values if name in _COMPARED]
-        found = {name: tuple(paired_interval(self.values[name], other.values[name], *pairs)) for name in plain}
+        found = {name: paired_interval(self.values[name], other.values[name], *pairs) for name in plain}
         for share, name in self._shares():
             ceiling = self._ceiling(name, source)
-            found[share] = tuple(paired_interval(self.values[name], other.values[name], *pairs, ceiling))
+            found[share] = paired_interval(self.values[name], other.values[name], *pairs, ceiling)
         return found
 
     def _shares(self) -> list[tuple[str, str]]:

@@ -110,6 +110,7 @@ class _States:
     def _evaluate(self, images: np.ndarray) -> None:
         self.values["score"] += self._simulator.score(images).tolist()
         for name, metric in self._metrics.items():
+            assert self._clean is not None, "a metric needs the clean photo"
             clean = np.broadcast_to(self._clean, images.shape)
             block = self._simulator.block(*images.shape[1:3])
             self.values[name] += measure_quality(metric, images, clean, block).tolist()
@@ -173,6 +174,7 @@ def _write(path: pathlib.Path, tree: Tree) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     with partial.open("wb") as file:
+        arrays: dict[str, Any] = {f"metric_{name}": values for name, values in tree.metrics.items()}
         np.savez_compressed(
             file,
             shape=np.array([tree.num_tools, tree.horizon]),
@@ -180,6 +182,6 @@ def _write(path: pathlib.Path, tree: Tree) -> None:
             unique=tree.unique,
             parents=tree.parents,
             actions=tree.actions,
-            **{f"metric_{name}": values for name, values in tree.metrics.items()},
+            **arrays,
         )
     partial.replace(path)

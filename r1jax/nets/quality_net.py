@@ -5,6 +5,7 @@ the score on 1..5. Features are pooled (mean and spread) at every scale, because
 haze and darkness at the coarsest.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -37,8 +38,7 @@ class QualityNet(nnx.Module):
     ):
         self.stem = conv3x3(12, widths[0], rngs)
         self.blocks = nnx.List([ResidualBlock(width, rngs) for width in widths])
-        steps = zip(widths[:-1], widths[1:], strict=True)
-        self.downs = nnx.List([conv3x3(a, b, rngs, stride=2) for a, b in steps])
+        self.downs = nnx.List([conv3x3(a, b, rngs, stride=2) for a, b in itertools.pairwise(widths)])
         self.norm = nnx.LayerNorm(2 * sum(widths) + _NUM_TONES, rngs=rngs)
         self.hidden1 = nnx.Linear(2 * sum(widths) + _NUM_TONES, hidden, rngs=rngs)
         self.hidden2 = nnx.Linear(hidden, hidden, rngs=rngs)
