@@ -1,0 +1,92 @@
+"""Training of the shipped networks: it learns, it resumes bit for bit, its pairs are what they say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from r1jax.degradations import GROUPS, NamedPhoto, load_photos
+from r1jax.nets import create
+from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit, natural_order
+from r1jax.weights import flat_state
+
+PHOTOS = load_photos("builtin:train")[:2]
+
+
+def run(tmp_path, steps, stop=None, **options):
+    pairs = ToolPairs(PHOTOS, "jpeg", 16)
+    net = create("unet", widths=(8, 8), depths=(1, 1))
+    config = FitConfig(steps, 2, learning_rate=2e-3, warmup=2, log_every=4, checkpoint_every=4)
+
+    def batch_at(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return pairs.batch(0, step, 2)
+
+    lines = []
+    loss = options.pop("loss", lambda net, x, y: charbonnier(net(x), y))
+    return fit(net, batch_at, loss, config, tmp_path, lines.append, **options), lines
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    straight, lines = run(tmp_path / "a", 8)
+    assert json.loads(lines[-1])["step"] == 8
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", 8, stop=6)
+    resumed, lines = run(tmp_path / "b", 8)
+    assert len(lines) == 1  # steps 5 to 8
+    for name, value in flat_state(straight).items():
+        np.testing.assert_array_equal(flat_state(resumed)[name], value)
+
+
+def test_it_learns_a_constant(tmp_path):
+    net = create("unet", widths=(8, 8), depths=(1, 1))
+    x = np.full((2, 16, 16, 3), 0.3, np.float32)
+    config = FitConfig(60, 2, warmup=2, ema=0.5, log_every=20, checkpoint_every=60)
+    net = fit(net, lambda step: (x, x + 0.2), lambda net, x, y: charbonnier(net(x), y), config, tmp_path, lambda _: None)
+    assert abs(float(net(x).mean()) - 0.5) < 0.05
+
+
+def test_frozen_parameters_stay(tmp_path):
+    before = flat_state(create("unet", widths=(8, 8), depths=(1, 1)))
+    after = flat_state(run(tmp_path, 3, frozen="stem")[0])
+    np.testing.assert_array_equal(after["stem/kernel"], before["stem/kernel"])
+    assert (after["tail/kernel"] != before["tail/kernel"]).any()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="step 0"):
+        run(tmp_path, 4, loss=lambda net, x, y: charbonnier(net(x), y) / 0.0)
+
+
+def test_pairs_differ_by_the_one_degradation():
+    pairs = ToolPairs(PHOTOS, "noise", 24, alone=1.0, absent=0.0)
+    inputs, targets = pairs.batch(0, 0, 4)
+    assert inputs.shape == (4, 24, 24, 3) and (np.abs(inputs - targets).mean((1, 2, 3)) > 0.02).all()
+    absent = ToolPairs(PHOTOS, "noise", 24, alone=0.0, absent=1.0).batch(0, 0, 4)
+    np.testing.assert_array_equal(*absent)
+    unclipped = ToolPairs(PHOTOS, "noise", 24, unclipped_noise=1.0).batch(0, 0, 4)
+    assert unclipped[0].min() < 0 or unclipped[0].max() > 1
+
+
+def test_mixes_of_groups_b_never_occur():
+    pairs = ToolPairs(PHOTOS, "haze", 8, alone=0.0, absent=0.0)
+    seen = {pairs._mix(np.random.default_rng(i)) for i in range(200)}
+    held_out = {frozenset(mix) for mix in GROUPS["B"]}
+    assert not {frozenset(mix) for mix in seen} & held_out
+    assert ("rain", "haze") in seen and natural_order(("jpeg", "haze")) == ("haze", "jpeg")
+
+
+def test_a_touched_part_goes_through_one_tool_on_both_sides():
+    seen = []
+
+    def touch(images, rng):
+        seen.append(len(images))
+        return images * 0.5
+
+    photos = [NamedPhoto("grey", np.full((16, 16, 3), 200, np.uint8))]
+    pairs = ToolPairs(photos, "jpeg", 16, alone=1.0, absent=0.0, touch=touch, touch_share=0.5)
+    _, targets = pairs.batch(0, 0, 4)
+    assert seen == [4]
+    np.testing.assert_allclose(targets[:2], 100 / 255, atol=1e-3)
+    np.testing.assert_allclose(targets[2:], 200 / 255, atol=1e-3)
