@@ -81,9 +81,10 @@ class ActorCritic(nnx.Module):
 
     def __init__(self, num_features: int, num_record: int, num_actions: int, hidden: tuple[int, ...], *, rngs: nnx.Rngs):
         self.norm = FeatureNorm(num_features)
-        # The small last actor layer makes the first policy uniform, so that every tool is tried.
+        # Small last layers: the first policy is uniform, so that every tool is tried, and the first values are near 0,
+        # as the gains in score are that they predict.
         self.actor = MLP((num_features + num_record, *hidden, num_actions), 0.01, rngs=rngs)
-        self.critic = MLP((num_features + num_record, *hidden, 1), 1.0, rngs=rngs)
+        self.critic = MLP((num_features + num_record, *hidden, 1), 0.01, rngs=rngs)
 
     def __call__(
         self, features: Float[Array, "b f"], record: Float[Array, "b r"]

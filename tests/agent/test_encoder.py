@@ -32,6 +32,15 @@ def test_a_factory_can_be_registered():
     np.testing.assert_allclose(built.apply(built.params, photo())[0], 2 * photo().mean((0, 1, 2)), rtol=1e-4)
 
 
+def test_lite_scorer_tells_a_photo_from_its_degraded_versions():
+    built = encoder("lite_scorer")
+    batch = np.concatenate([photo(), *map(degraded, ("dark", "noise", "blur"))])
+    features = np.asarray(jax.jit(built.apply)(built.params, batch))
+    assert features.shape == (4, built.num_features)
+    assert np.isfinite(features).all()
+    assert (np.abs(features[1:] - features[0]).max(axis=1) > 0.01).all()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (17, 9), (48, 48)])
 def test_pixel_statistics_of_any_size(size):
     image = np.random.default_rng(0).random((2, *size, 3)).astype(np.float32)
