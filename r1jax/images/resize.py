@@ -16,13 +16,29 @@ ArrayT = TypeVar("ArrayT", np.ndarray, jax.Array)
 
 def resize_bicubic(image: ArrayT, height: int, width: int) -> ArrayT:
     """Returns `image` [..., H, W, C] resized to [..., height, width, C]; values are not clipped."""
-    rows = weight_matrix(image.shape[-3], height)
-    columns = weight_matrix(image.shape[-2], width)
+    return _apply(weight_matrix(image.shape[-3], height), weight_matrix(image.shape[-2], width), image)
+
+
+def undo_enlargement(image: ArrayT, height: int, width: int) -> ArrayT:
+    """Returns the [..., height, width, C] whose bicubic enlargement is nearest to `image` [..., H, W, C].
+
+    Of an image that `resize_bicubic` has enlarged this is the original, where shrinking would blur it a second time.
+    """
+    return _apply(inverse_matrix(image.shape[-3], height), inverse_matrix(image.shape[-2], width), image)
+
+
+def _apply(rows: np.ndarray, columns: np.ndarray, image: ArrayT) -> ArrayT:
     if isinstance(image, jax.Array):
         einsum: Any = functools.partial(jnp.einsum, precision="highest")
     else:
         einsum = functools.partial(np.einsum, optimize=True)
     return einsum("xw,...ywc->...yxc", columns, einsum("yh,...hwc->...ywc", rows, image))
+
+
+@functools.lru_cache(maxsize=64)
+def inverse_matrix(size_in: int, size_out: int) -> np.ndarray:
+    """Returns the least-squares inverse [size_out, size_in] of an enlargement from size_out to size_in."""
+    return np.linalg.pinv(weight_matrix(size_out, size_in).astype(np.float64)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)

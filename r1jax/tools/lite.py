@@ -13,7 +13,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float
 
-from r1jax.images.resize import resize_bicubic
+from r1jax.images.resize import undo_enlargement
 from r1jax.nets.layers import pad_to_multiple
 from r1jax.tools.toolbox import Tool, register_tool, register_toolbox
 from r1jax.weights import load_module
@@ -25,10 +25,10 @@ def restore_directly(net: Any, x: Float[Array, "b h w 3"]) -> Float[Array, "b h 
 
 
 def restore_enlarged(net: Any, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """The canvas is an enlarged small image: shrinks it to a quarter and lets the net enlarge that x4."""
+    """The canvas is an enlarged small image: recovers that and lets the net enlarge it x4."""
     height, width = x.shape[1:3]
     x = pad_to_multiple(x, 4)
-    return net(resize_bicubic(x, x.shape[1] // 4, x.shape[2] // 4))[:, :height, :width]
+    return net(undo_enlargement(x, x.shape[1] // 4, x.shape[2] // 4))[:, :height, :width]
 
 
 @dataclasses.dataclass(frozen=True)

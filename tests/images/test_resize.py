@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from r1jax.images.convert import quantise, to_float, to_uint8
-from r1jax.images.resize import resize_bicubic, weight_matrix
+from r1jax.images.resize import resize_bicubic, undo_enlargement, weight_matrix
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(64, 16), (16, 64), (37, 50), (50, 37), (5, 1), (1, 4)])
@@ -44,3 +44,10 @@ def test_levels_survive_host_and_device():
     levels = np.arange(256, dtype=np.uint8)
     assert (to_uint8(to_float(levels)) == levels).all()
     assert (np.asarray(jax.jit(quantise)(to_float(levels))) == to_float(levels)).all()
+
+
+def test_an_enlargement_is_undone():
+    image = np.random.default_rng(3).random((12, 20, 3)).astype(np.float32)
+    np.testing.assert_allclose(undo_enlargement(resize_bicubic(image, 48, 80), 12, 20), image, atol=1e-4)
+    rounded = to_float(to_uint8(resize_bicubic(image * 0.5 + 0.25, 48, 80)))
+    np.testing.assert_allclose(undo_enlargement(rounded, 12, 20), image * 0.5 + 0.25, atol=4e-3)

@@ -51,10 +51,10 @@ def test_a_mismatch_lists_everything():
 
 
 def test_bad_files_are_named(tmp_path):
-    with pytest.raises(R1JaxError, match="none.safetensors"):
+    with pytest.raises(R1JaxError, match=r"none\.safetensors"):
         load_module(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(R1JaxError, match="text.safetensors: cannot be read"):
+    with pytest.raises(R1JaxError, match=r"text\.safetensors: cannot be read"):
         load_module(tmp_path / "text.safetensors")
     save_file({"a": np.zeros(2)}, tmp_path / "plain.safetensors")
     with pytest.raises(R1JaxError, match="names no network"):

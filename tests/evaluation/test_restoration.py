@@ -1,0 +1,61 @@
+"""Photos of any size go through the agent whole: padding, views, tiles and tools that are never tiled."""
+
+import numpy as np
+import pytest
+
+from r1jax import restore
+from r1jax.agent import load_agent
+from r1jax.degradations import degrade, load_photos
+from r1jax.errors import UsageError
+from r1jax.evaluation import restoration
+from r1jax.evaluation.restoration import Restorer, _views
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return load_photos("builtin:test")[0].pixels
+
+
+def test_small_and_odd_sizes_keep_their_shape(photo):
+    for height, width in ((1, 1), (3, 40), (61, 77)):
+        result = restore(photo[:height, :width])
+        assert result.image.shape == (height, width, 3) and result.image.dtype == np.uint8
+        assert len(result.scores) == len(result.plan) + 1
+
+
+def test_it_is_deterministic_and_takes_a_file(photo, tmp_path):
+    from r1jax.images.io import write_image
+
+    noisy = degrade(photo[:96, :96], ("noise",), 0).image
+    write_image(tmp_path / "noisy.png", noisy)
+    first, second = restore(noisy), restore(tmp_path / "noisy.png", agent=load_agent())
+    assert first.plan == second.plan
+    np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_tiles_agree_with_the_whole(photo, monkeypatch):
+    noisy = degrade(photo, ("noise",), 0).image
+    restorer = Restorer(load_agent(), score=False)
+    denoise = restorer.agent.env.toolbox.names.index("denoise")
+    x = noisy.astype(np.float32) / 255
+    whole = restorer._apply(denoise, x)
+    monkeypatch.setattr(restoration, "_WHOLE", 192)
+    tiled = restorer._apply(denoise, x)
+    assert np.abs(whole - tiled).mean() < 1 / 255
+    dehaze = restorer.agent.env.toolbox.names.index("dehaze")
+    assert restorer.agent.env.toolbox.tools[dehaze].whole_image
+    in_one_piece = restorer._apply(dehaze, x)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(in_one_piece, restorer._apply(dehaze, x))
+
+
+def test_views_of_large_photos_are_crops():
+    assert _views(np.zeros((100, 120, 3), np.float32)).shape == (1, 128, 128, 3)
+    assert _views(np.zeros((1000, 800, 3), np.float32)).shape == (9, 256, 256, 3)
+    assert _views(np.zeros((1000, 90, 3), np.float32)).shape[1:] == (256, 256, 3)
+
+
+def test_upscale_is_checked(photo):
+    assert restore(photo[:20, :24], upscale=2).image.shape == (40, 48, 3)
+    with pytest.raises(UsageError, match="upscale 7"):
+        restore(photo[:8, :8], upscale=7)
