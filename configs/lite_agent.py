@@ -11,8 +11,8 @@ from r1jax.config import Config, DataConfig, EnvConfig, EvalConfig, PPOConfig
 def config() -> Config:
     return Config(
         name="lite_agent",
-        data=DataConfig(photos="builtin:train", mixes="A", crop=128, clean_share=0.02),
+        data=DataConfig(photos="builtin:train", mixes="A", crop=96, clean_share=0.02),
         env=EnvConfig(toolbox=("lite",), horizon=4, step_cost=0.02),
-        ppo=PPOConfig(updates=400, episodes=64, epochs=4, minibatches=4, learning_rate=1e-3, entropy_end=0.002),
-        eval=EvalConfig(photos="builtin:test", every=50, images=32, checkpoint_every=50),
+        ppo=PPOConfig(updates=110, episodes=48, epochs=6, minibatches=3, learning_rate=1e-3, entropy_end=0.003),
+        eval=EvalConfig(photos="builtin:test", every=55, images=32, checkpoint_every=10),
     )
