@@ -111,11 +111,10 @@ def train(
             return rollout(params, *frozen, images, ids, _key(config.seed, update, 0))
 
         @jax.jit
-        def learn(state: TrainState, trajectory: Any, scores: Any, update: Any) -> Any:
+        def learn(state: TrainState, trajectory: Any, scores: Any, update: Any, coef: Any) -> Any:
             # Features are small: every device repeats the whole update, and no device count changes its sums.
             trajectory, scores = _constrain(mesh, (trajectory, scores))
-            key, coef = _key(config.seed, update, 1), entropy_coef(ppo, update)
-            return _constrain(mesh, update_policy(state, trajectory, scores, key, coef))
+            return _constrain(mesh, update_policy(state, trajectory, scores, _key(config.seed, update, 1), coef))
 
         # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -142,7 +141,8 @@ def train(
             scores = collect_scores(trajectory, service, config.reward.mode)
             times.append(time.perf_counter())
 
-            new_state, metrics = learn(state, trajectory, scores, np.int32(update))
+            coef = np.float32(entropy_coef(ppo, update))
+            new_state, metrics = learn(state, trajectory, scores, np.int32(update), coef)
             row = _row(jax.device_get(metrics), env)
             times.append(time.perf_counter())
 
@@ -185,7 +185,7 @@ def _prefetched(pool: ThreadPoolExecutor, data: Data, config: Config, start: int
         yield batch
 
 
-def entropy_coef(config: PPOConfig, update: Any) -> Any:
+def entropy_coef(config: PPOConfig, update: int) -> float:
     """Returns the entropy coefficient of update 1..updates, on a line from entropy_start to entropy_end."""
     share = (update - 1) / max(config.updates - 1, 1)
     return config.entropy_start + (config.entropy_end - config.entropy_start) * share

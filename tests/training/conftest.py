@@ -13,9 +13,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 def compile_cache(tmp_path_factory):
     fields = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.3,
+        "jax_disable_most_optimizations": True,  # here programs take longer to compile than to run
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
     }
-    before = {name: getattr(jax.config, name) for name in fields}
+    before = {name: jax.config.values[name] for name in fields}
     for name, value in fields.items():
         jax.config.update(name, value)
     yield

@@ -24,7 +24,7 @@ def compare_rollouts() -> None:
     batch = Flat((0.2, 0.5, 0.7, 1.0), side=256).batch(0, 0, 8)
     results = {}
     with RewardService(f"{SCORERS}:Target", timeout_s=30) as service:
-        for count, mode in [(1, "ticket"), (2, "ticket"), (4, "ticket"), (4, "blocking")]:
+        for count, mode in [(1, "ticket"), (2, "ticket"), (4, "blocking")]:
             mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
             rollout = jax.jit(make_rollout(env, policy, service, mode, mesh=mesh if count > 1 else None))
             frozen = (env.toolbox.params, policy.encoder.params, ())
@@ -47,7 +47,7 @@ def train_on_all(run_dir: str, process: str = "0", num_processes: str = "1", por
     if int(num_processes) > 1:
         jax.distributed.initialize(f"localhost:{port}", int(num_processes), int(process))
     assert jax.device_count() == 2
-    config = probe_config(ppo__updates=2, ppo__episodes=8, reward__mode="ticket", eval__checkpoint_every=1)
+    config = probe_config(ppo__updates=2, reward__mode="ticket", eval__checkpoint_every=1)
     train(config, run_dir, data=Flat((0.25, 0.5, 1.0)), progress=False)
 
 

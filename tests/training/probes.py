@@ -62,12 +62,13 @@ def probe_config(scorer="Target", **overrides) -> Config:
         "env.toolbox": ("probe_brighten", "probe_darken", "probe_noop"),
         "env.horizon": 2,
         "env.block_size": 4,
+        "env.step_cost": 0.5,  # without it, undoing a call by another, or a tool that does nothing, may be as good
         "agent.encoder": "pixels",
         "agent.hidden": (32,),
         "reward.scorer": f"{SCORERS}:{scorer}",
         "reward.mode": "graph",
         "ppo.updates": 40,
-        "ppo.episodes": 32,
+        "ppo.episodes": 24,
         "ppo.learning_rate": 1e-2,
         "ppo.entropy_start": 0.02,
         "ppo.entropy_end": 0.0,
@@ -99,6 +100,7 @@ def start_on_devices(count: int, *arguments: str) -> subprocess.Popen:
     """Starts on_devices.py with so many fake devices."""
     here = pathlib.Path(__file__).parent
     env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
+    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     env["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here), env.get("PYTHONPATH", "")])
     command = [sys.executable, str(here / "on_devices.py"), *arguments]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

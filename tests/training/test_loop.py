@@ -15,8 +15,8 @@ from r1jax.training import loop
 from r1jax.training.logs import read_log
 from r1jax.training.loop import entropy_coef, train
 
-CONFIG = probe_config(ppo__updates=6, ppo__episodes=8, eval__every=2, eval__checkpoint_every=3)
-SHORT = {"ppo__updates": 2, "ppo__episodes": 8}
+CONFIG = probe_config(ppo__updates=6, eval__every=2, eval__checkpoint_every=3)
+SHORT = {"ppo__updates": 2}
 LEVELS = (0.25, 0.5, 1.0)
 
 
@@ -48,7 +48,7 @@ def test_two_runs_are_equal(straight, tmp_path):
 
 
 def test_another_seed_is_another_run(straight, tmp_path):
-    other = run(tmp_path / "run", probe_config(seed=1, ppo__updates=1, ppo__episodes=8))
+    other = run(tmp_path / "run", probe_config(seed=1, ppo__updates=1))
     assert untimed(other.history)[0] != untimed(straight.history)[0]
 
 
@@ -130,7 +130,7 @@ def test_evaluation_is_injected_and_logged(tmp_path):
         agents.append(agent)
         return {"psnr": jnp.float32(20 + len(agents))}
 
-    result = run(tmp_path / "run", probe_config(ppo__updates=3, ppo__episodes=8, eval__every=2), evaluate=evaluate)
+    result = run(tmp_path / "run", probe_config(ppo__updates=3, eval__every=2), evaluate=evaluate)
     assert [row.get("eval/psnr") for row in result.history] == [None, 21.0, 22.0]
     name = "critic.layers.1.bias"
     assert not np.array_equal(agents[0].params[name], agents[1].params[name])
@@ -188,7 +188,7 @@ def test_an_episode_without_a_score_is_masked_or_ends_the_run(tmp_path):
 
 
 def test_a_dead_scorer_ends_the_run_without_moving_the_policy(tmp_path):
-    config = probe_config("Silent", ppo__updates=9, ppo__episodes=8)
+    config = probe_config("Silent", ppo__updates=9)
     with pytest.raises(R1JaxError, match="update 3: no score has come for 3 updates"):
         run(tmp_path / "run", config)
     assert [row["missing_share"] for row in read_log(tmp_path / "run")] == [1, 1]
@@ -202,7 +202,7 @@ def test_a_diverged_run_stops_before_it_saves(tmp_path):
 
 
 def test_a_folder_holds_one_run(straight):
-    other = probe_config(ppo__updates=6, ppo__episodes=8, ppo__clip=0.1, eval__every=2, eval__checkpoint_every=3)
+    other = probe_config(ppo__updates=6, ppo__clip=0.1, eval__every=2, eval__checkpoint_every=3)
     with pytest.raises(UsageError, match=r"holds a run with ppo\.clip=0\.2, not 0\.1"):
         run(straight.run_dir, other)
     with pytest.raises(UsageError, match="holds a run already"):
@@ -210,11 +210,11 @@ def test_a_folder_holds_one_run(straight):
 
 
 def test_batches_that_do_not_divide_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"ppo\.minibatches=3 does not divide 16"):
-        run(tmp_path / "a", probe_config(ppo__minibatches=3, ppo__episodes=8))
-    monkeypatch.setattr(jax, "device_count", lambda: 3)
-    with pytest.raises(UsageError, match=r"ppo\.episodes=8 does not divide over 3 devices"):
-        run(tmp_path / "b", probe_config(ppo__episodes=8))
+    with pytest.raises(UsageError, match=r"ppo\.minibatches=5 does not divide 48"):
+        run(tmp_path / "a", probe_config(ppo__minibatches=5))
+    monkeypatch.setattr(jax, "device_count", lambda: 7)
+    with pytest.raises(UsageError, match=r"ppo\.episodes=24 does not divide over 7 devices"):
+        run(tmp_path / "b", probe_config())
 
 
 def test_a_scorer_outside_jax_cannot_run_in_the_graph(tmp_path):

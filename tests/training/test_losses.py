@@ -16,6 +16,7 @@ from r1jax.training.rollout import Trajectory
 T, B, F, A = 3, 4, 5, 3  # two tools and STOP
 STOP = 2
 CONFIG = PPOConfig(gamma=0.9, gae_lambda=0.8)
+BATCH = jax.jit(make_batch, static_argnames=("config", "step_cost"))
 ENV = types.SimpleNamespace(num_actions=A, stop_action=STOP, horizon=T)
 POLICY = Policy(Encoder("none", lambda params, x: x, (), F), ENV, AgentConfig(hidden=(6,)))
 PARAMS = POLICY.init(jax.random.key(3))
@@ -67,7 +68,7 @@ def assert_close(one, other, **tolerance):
 def test_advantages_are_the_recursion_by_hand():
     trajectory, scores = make_trajectory()
     config = PPOConfig(gamma=0.9, gae_lambda=0.8, normalise_advantage=False)
-    batch = make_batch(trajectory, jnp.asarray(scores), config, step_cost=0.1)
+    batch = BATCH(trajectory, scores, config, step_cost=0.1)
     adv, value = np.asarray(batch.adv).reshape(T, B), np.asarray(trajectory.value)
     # Episode 2 calls a tool at every step.
     expected, following = np.zeros(T), 0.0
@@ -88,7 +89,7 @@ def test_advantages_are_the_recursion_by_hand():
 
 def test_advantages_are_normalised_over_what_counts():
     trajectory, scores = make_trajectory()
-    batch = make_batch(trajectory, jnp.asarray(scores), CONFIG)
+    batch = BATCH(trajectory, scores, CONFIG)
     adv = np.asarray(batch.adv)[np.asarray(batch.weight) > 0]
     assert abs(adv.mean()) < 1e-6
     assert abs(adv.std() - 1) < 1e-5
@@ -99,6 +100,7 @@ def test_advantages_are_normalised_over_what_counts():
 def test_an_episode_without_a_score_leaves_the_gradient_of_the_others(missing, broken):
     trajectory, scores = make_trajectory()
     whole = gradient(trajectory, scores)
+    scores = scores.copy()  # JAX may still be reading the other
     scores[missing] = broken
     others = [episode for episode in range(B) if episode != missing[1]]
     without = gradient(keep(trajectory, others), scores[:, others])
@@ -110,6 +112,7 @@ def test_an_episode_without_a_score_leaves_the_gradient_of_the_others(missing, b
 def test_scores_that_nobody_needs_may_be_missing():
     trajectory, scores = make_trajectory()
     whole = gradient(trajectory, scores)
+    scores = scores.copy()
     scores[1:, 0] = np.nan  # stopped at once
     scores[2:, 1] = np.nan  # stopped after one call
     assert np.asarray(scored_episodes(trajectory, scores)).all()
@@ -147,13 +150,13 @@ def test_stop_is_a_decision_and_what_follows_is_not():
 
 def test_surrogate_is_clipped_as_in_the_paper():
     trajectory, scores = make_trajectory()
-    batch = make_batch(trajectory, jnp.asarray(scores), CONFIG)
+    batch = BATCH(trajectory, scores, CONFIG)
     logits, value = map(np.asarray, POLICY.apply(PARAMS, batch.features, batch.record, batch.step))
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     counts = np.asarray(batch.weight) > 0
     ratio = np.exp(log_probs[np.arange(T * B), batch.action] - batch.log_prob)[counts]
     adv = np.asarray(batch.adv)[counts]
-    loss, parts = ppo_loss(PARAMS, POLICY, batch, CONFIG, 0.02)
+    loss, parts = jax.jit(lambda p, b: ppo_loss(p, POLICY, b, CONFIG, 0.02))(PARAMS, batch)
     surrogate = -np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv).mean()
     value_loss = 0.5 * np.square(value - batch.target)[counts].mean()
     entropy = -(np.exp(log_probs) * log_probs).sum(-1)[counts].mean()
