@@ -106,7 +106,7 @@ def start_on_devices(count: int, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(*started: subprocess.Popen, timeout: float = 240) -> None:
+def check_finished(*started: subprocess.Popen, timeout: float = 240) -> None:
     """Waits for processes; one that fails or hangs fails the test with what it printed."""
     try:
         for process in started:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Flat, finish, greedy_actions, probe_config, start_on_devices
+from probes import Flat, check_finished, greedy_actions, probe_config, start_on_devices
 
 from r1jax.agent.agent import load_agent
 from r1jax.errors import R1JaxError, UsageError
@@ -165,7 +165,7 @@ def assert_like_one_device(run_dir, served):
 
 
 def test_two_devices_train_as_one(served, tmp_path):
-    finish(start_on_devices(2, "train", str(tmp_path / "run")))
+    check_finished(start_on_devices(2, "train", str(tmp_path / "run")))
     assert_like_one_device(tmp_path / "run", served)
 
 
@@ -174,7 +174,7 @@ def test_two_processes_train_as_one(served, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    finish(*(start_on_devices(1, "train", str(tmp_path / "run"), str(i), "2", port) for i in range(2)))
+    check_finished(*(start_on_devices(1, "train", str(tmp_path / "run"), str(i), "2", port) for i in range(2)))
     assert_like_one_device(tmp_path / "run", served)
 
 

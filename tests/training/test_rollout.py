@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probe_scorers import Target
-from probes import SCORERS, Flat, build, finish, probe_config, start_on_devices
+from probes import SCORERS, Flat, build, check_finished, probe_config, start_on_devices
 
 from r1jax.errors import UsageError
 from r1jax.reward.service import RewardService
@@ -149,4 +149,4 @@ def test_unknown_mode_is_one_line():
 
 
 def test_1_2_and_4_devices_give_the_same_rollout():
-    finish(start_on_devices(4, "rollout"))
+    check_finished(start_on_devices(4, "rollout"))
