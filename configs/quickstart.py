@@ -12,7 +12,7 @@ def config() -> Config:
     return Config(
         name="quickstart",
         data=DataConfig(photos="builtin:train", mixes="A", crop=96),
-        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.02),
+        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.05),
         ppo=PPOConfig(updates=80, episodes=32, epochs=6, minibatches=2, learning_rate=2e-3, entropy_end=0.002),
         eval=EvalConfig(photos="builtin:test", every=40, images=16, checkpoint_every=20),
     )

@@ -1,0 +1,63 @@
+# ruff: noqa: E501
+"""Puts a trained agent into the package: its file, the log of its training, and a model card.
+
+    python launch/ship_agent.py runs/lite_agent
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+from r1jax.agent import load_agent, save_agent
+from r1jax.config import to_dict
+from r1jax.tools.lite import weight_file
+
+FOLDER = weight_file("denoise").parent
+SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "eval/psnr_y_gain", "eval/calls", "eval/worse")
+
+
+def main() -> None:
+    run = pathlib.Path(sys.argv[1])
+    agent = load_agent(run)
+    # The folder's place on the machine that trained it is nobody's business.
+    data = dataclasses.replace(agent.config.data, photos="photos")
+    agent = dataclasses.replace(agent, config=dataclasses.replace(agent.config, data=data))
+    save_agent(FOLDER / "agent.safetensors", agent)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = ["update", *SHOWN, "missing_share", "explained_variance", "approx_kl", "service/requests", "service/hit_rate"]
+    log = [{key: round(row[key], 5) for key in kept if key in row} for row in rows]
+    (FOLDER / "agent.log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    (FOLDER / "agent.md").write_text(card(to_dict(agent.config), rows))
+
+
+def card(config: dict[str, dict], rows: list[dict[str, float]]) -> str:
+    last = rows[-1]
+    fields = [f"| {group}.{key} | {value} |" for group in ("data", "env", "agent", "reward", "ppo") for key, value in config[group].items()]
+    figures = [f"| {key} | {last[key]:.3f} |" for key in SHOWN if key in last]
+    lines = [
+        "# agent",
+        "",
+        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most four tool calls, trained by `configs/lite_agent.py` with",
+        "the 251 photos of [PHOTOS.md](PHOTOS.md) under the eight mixes of group A. It needs no labels; its encoder is the frozen network",
+        "of the [scorer](scorer.md). Mixes of groups B and C, and the photos of its figures, were never seen.",
+        "",
+        f"Seed {config['seed']}, {len(rows)} updates, reward by a scorer process through tickets; [agent.log.jsonl](agent.log.jsonl) is the log.",
+        "",
+        "| field | value |",
+        "|---|---|",
+        *fields,
+        "",
+        "Last update (`eval/`: the twelve shipped test crops):",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *figures,
+        "",
+        "Licence of the weights: Apache-2.0, as the code.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
