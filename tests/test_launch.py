@@ -263,7 +263,8 @@ def test_tpu_workers_want_shared_storage(fake, tmp_path, capsys):
 def test_tpu_script_trains_once_follows_and_returns_the_exit_code(tmp_path):
     python = tmp_path / "r1jax" / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f"#!/usr/bin/env bash\necho start >>{tmp_path}/starts; sleep 2; echo trained; exit 6\n")
+    wait = f"for i in $(seq 600); do [ -e {tmp_path}/release ] && break; sleep 0.1; done"
+    python.write_text(f"#!/usr/bin/env bash\necho start >>{tmp_path}/starts; echo begun; {wait}; echo trained; exit 6\n")
     python.chmod(0o755)
     args, rest = tpu_vm.parse([CONFIG, *VM])
     script = next(c for c in tpu_vm.steps(args, pathlib.Path(CONFIG), rest, "x") if "train.pid" in str(c))[-2]
@@ -273,8 +274,10 @@ def test_tpu_script_trains_once_follows_and_returns_the_exit_code(tmp_path):
     wait_for((tmp_path / "starts").exists)
     os.killpg(left.pid, signal.SIGHUP)  # the connection breaks
     left.wait(30)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (6, "trained\n")
+    follower = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert follower.stdout.readline() == "begun\n"
+    (tmp_path / "release").touch()
+    assert follower.communicate(timeout=60)[0] == "trained\n" and follower.returncode == 6
     assert (tmp_path / "starts").read_text() == "start\n"
 
 
