@@ -270,7 +270,13 @@ def test_tpu_script_trains_once_follows_and_returns_the_exit_code(tmp_path):
     script = next(c for c in tpu_vm.steps(args, pathlib.Path(CONFIG), rest, "x") if "train.pid" in str(c))[-2]
     script = script.removeprefix("--command=")
     command = ["bash", "-c", script]
-    left = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    left = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # what started pytest may ignore it
+    )
     wait_for((tmp_path / "starts").exists)
     os.killpg(left.pid, signal.SIGHUP)  # the connection breaks
     left.wait(30)
