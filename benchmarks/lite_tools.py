@@ -22,7 +22,8 @@ from r1jax.degradations.mixes import degrade
 from r1jax.degradations.operations import compress_jpeg
 from r1jax.images.convert import to_float
 from r1jax.images.metrics import psnr, psnr_y
-from r1jax.tools.lite import LITE_TOOLS, lite_tool, weight_file
+from r1jax.tools.lite import LITE_TOOLS, lite_tool
+from r1jax.weights import weight_file
 
 Case = tuple[np.ndarray, np.ndarray]  # degraded, clean: float32 [h, w, 3]
 

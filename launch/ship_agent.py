@@ -11,7 +11,7 @@ import sys
 
 from r1jax.agent import load_agent, save_agent
 from r1jax.config import to_dict
-from r1jax.tools.lite import weight_file
+from r1jax.weights import weight_file
 
 FOLDER = weight_file("denoise").parent
 SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "eval/psnr_y_gain", "eval/calls", "eval/worse")

@@ -27,11 +27,11 @@ from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
 from r1jax.nets.quality_net import LEVELS, expected_score
-from r1jax.reward.lite import LiteScorer, weight_file
+from r1jax.reward.lite import LiteScorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.supervised import FitConfig, fit, natural_order
-from r1jax.weights import save_module
+from r1jax.weights import save_module, weight_file
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
@@ -157,8 +157,9 @@ def train_scorer(args: argparse.Namespace) -> None:
         net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", lambda line: print(line, file=log, flush=True))
     photos = json.loads((folder / "photos.json").read_text())
     settings = {"steps": args.steps, "groups": args.groups, "seed": args.seed, "images": len(labels)}
-    training = {"settings": settings | {"learning_rate": args.learning_rate}, "photos": photos}
-    save_module(args.out or weight_file(), net, "quality_net", CONFIG, training=training | {"calibration": CALIBRATION})
+    settings["learning_rate"] = args.learning_rate
+    training = {"settings": settings, "photos": photos, "calibration": CALIBRATION}
+    save_module(args.out or weight_file("scorer"), net, "quality_net", CONFIG, training=training)
 
 
 def scorer_loss(net: Any, images: jax.Array, labels: jax.Array, kinds: jax.Array) -> jax.Array:
@@ -203,7 +204,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     report["command"] = f"python launch/train_lite_scorer.py check --photos {folders}"
     print(json.dumps(report, indent=2))
     if args.update_card:
-        path = weight_file().with_suffix(".json")
+        path = weight_file("scorer").with_suffix(".json")
         card = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(card | {"figures": report}, indent=2) + "\n")
     return report

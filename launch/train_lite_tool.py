@@ -24,9 +24,9 @@ from r1jax.degradations.dataset import NamedPhoto, load_photos
 from r1jax.nets import create
 from r1jax.tools import toolbox
 from r1jax.tools.dispatch import dispatch
-from r1jax.tools.lite import LITE_TOOLS, weight_file
+from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit
-from r1jax.weights import import_torch, load_module, save_module, update_module
+from r1jax.weights import import_torch, load_module, save_module, update_module, weight_file
 from r1jax.weights.files import flat_state
 
 UNCLIPPED_NOISE = {"denoise": 0.4}

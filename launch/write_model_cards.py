@@ -9,8 +9,8 @@ The figures come from `benchmarks/lite_tools.py --update-cards` and `launch/trai
 import json
 from typing import Any
 
-from r1jax.tools.lite import LITE_TOOLS, weight_file
-from r1jax.weights import read_tensors
+from r1jax.tools.lite import LITE_TOOLS
+from r1jax.weights import read_tensors, weight_file
 
 FOLDER = weight_file("denoise").parent
 LICENCE = (

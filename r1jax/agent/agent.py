@@ -1,7 +1,6 @@
 """A trained agent and its file: the policy's parameters, and in the metadata all that rebuilds the policy."""
 
 import dataclasses
-import importlib.resources
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ from r1jax.config import Config, from_dict, to_dict
 from r1jax.env.environment import Environment, State
 from r1jax.errors import R1JaxError, UsageError, WeightMismatch
 from r1jax.tools.toolbox import toolbox
+from r1jax.weights import weight_file
 
 _FILE = "agent.safetensors"
 
@@ -102,7 +102,7 @@ def load_agent(path: str | pathlib.Path | None = None) -> Agent:
 
 def _find(path: str | pathlib.Path | None) -> pathlib.Path:
     if path is None:
-        path = pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite"
+        path = weight_file("agent")
     path = pathlib.Path(path)
     for file in (path, path / _FILE, path / "agent" / _FILE):
         if file.is_file():

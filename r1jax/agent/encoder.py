@@ -4,8 +4,6 @@ An encoder is added by decorating a factory with `@register_encoder("name")`.
 """
 
 import dataclasses
-import importlib.resources
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +59,7 @@ def lite_scorer() -> Encoder:
     """
     from r1jax import weights
 
-    path = pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite" / "scorer.safetensors"
+    path = weights.weight_file("scorer")
     if not path.is_file():
         raise R1JaxError(f"agent.encoder: the shipped weights are missing: {path}")
     module, _ = weights.load_module(path)

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.resources
 import pathlib
 
 import jax
@@ -13,15 +12,10 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from r1jax.images.convert import to_float
 from r1jax.reward.scorer import GraphScorer, register_scorer
-from r1jax.weights import load_module
+from r1jax.weights import load_module, weight_file
 
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16, 64)
-
-
-def weight_file() -> pathlib.Path:
-    """Returns where the package keeps the scorer's weights."""
-    return pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite" / "scorer.safetensors"
 
 
 @register_scorer("lite")
@@ -35,7 +29,7 @@ class LiteScorer:
     name = "lite"
 
     def __init__(self, path: str | pathlib.Path | None = None):
-        path = pathlib.Path(path or weight_file())
+        path = pathlib.Path(path or weight_file("scorer"))
         module, _ = load_module(path)
         graph, params = nnx.split(module)
 

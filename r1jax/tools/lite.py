@@ -5,8 +5,6 @@
 
 import dataclasses
 import functools
-import importlib.resources
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +14,7 @@ from jaxtyping import Array, Float
 from r1jax.images.resize import undo_enlargement
 from r1jax.nets.layers import pad_to_multiple
 from r1jax.tools.toolbox import Tool, register_tool, register_toolbox
-from r1jax.weights import load_module
+from r1jax.weights import load_module, weight_file
 
 
 def restore_directly(net: Any, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
@@ -53,11 +51,6 @@ LITE_TOOLS = {
     "motion_deblur": LiteTool("motion blur", "unet", DETAIL),
     "defocus_deblur": LiteTool("defocus blur", "unet", {"widths": (48, 96), "depths": (1, 4)}),
 }
-
-
-def weight_file(name: str) -> pathlib.Path:
-    """Returns where the package keeps the weights of a lite tool."""
-    return pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite" / f"{name}.safetensors"
 
 
 def lite_tool(name: str) -> Tool:

@@ -1,6 +1,6 @@
 """Weights: files, and importers from other frameworks' checkpoints."""
 
-from r1jax.weights.files import flat_state, load_module, read_tensors, save_module, update_module
+from r1jax.weights.files import flat_state, load_module, read_tensors, save_module, update_module, weight_file
 from r1jax.weights.torch_names import import_torch
 
-__all__ = ["flat_state", "import_torch", "load_module", "read_tensors", "save_module", "update_module"]
+__all__ = ["flat_state", "import_torch", "load_module", "read_tensors", "save_module", "update_module", "weight_file"]

@@ -4,6 +4,7 @@ The file's metadata holds the network's registered name and its configuration, s
 Tensors may be stored as float16 and are float32 once loaded.
 """
 
+import importlib.resources
 import json
 import os
 import pathlib
@@ -16,6 +17,11 @@ from safetensors.numpy import save_file
 
 from r1jax.errors import R1JaxError, WeightMismatch
 from r1jax.nets import create
+
+
+def weight_file(name: str) -> pathlib.Path:
+    """Returns where the package keeps the shipped weights `name`: a lite tool, "scorer" or "agent"."""
+    return pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite" / f"{name}.safetensors"
 
 
 def flat_state(module: nnx.Module) -> dict[str, np.ndarray]:
