@@ -31,7 +31,8 @@ from r1jax.reward.lite import LiteScorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.supervised import FitConfig, fit, natural_order
-from r1jax.weights import save_module, weight_file
+from r1jax.weights import load_module, save_module, update_module, weight_file
+from r1jax.weights.files import flat_state
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
@@ -61,11 +62,14 @@ def full_reference(images: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarra
 
 
 def random_mix(rng: np.random.Generator) -> Mix:
-    """Half a mix of group A, else one to three random degradations; never a mix of group B or C."""
-    if rng.random() < 0.5:
+    """A single degradation, a mix of group A, or two or three random ones; never a mix of group B or C."""
+    kind = rng.random()
+    if kind < 0.4:
+        return (KINDS[rng.integers(len(KINDS))],)
+    if kind < 0.7:
         return GROUPS["A"][rng.integers(len(GROUPS["A"]))]
     while True:
-        mix = natural_order(tuple(rng.choice(KINDS, rng.integers(1, 4), replace=False).tolist()))
+        mix = natural_order(tuple(rng.choice(KINDS, rng.integers(2, 4), replace=False).tolist()))
         if frozenset(mix) not in {frozenset(m) for m in GROUPS["B"] + GROUPS["C"]}:
             return mix
 
@@ -116,7 +120,8 @@ def make_labels(args: argparse.Namespace) -> None:
     maker, folder = StateMaker(photos, args.crop), pathlib.Path(args.data)
     folder.mkdir(parents=True, exist_ok=True)
     per_shard = 16  # groups
-    for shard in range(args.images // (GROUP * per_shard)):
+    part, num_parts = (int(number) for number in args.part.split("/"))
+    for shard in range(part, args.images // (GROUP * per_shard), num_parts):
         path = folder / f"{shard:05d}.npz"
         if path.exists():
             continue
@@ -144,12 +149,14 @@ def train_scorer(args: argparse.Namespace) -> None:
         rng = np.random.default_rng([args.seed, step])
         groups = rng.integers(num_groups, size=args.groups)
         rows = (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
-        images = data["images"][rows]
+        images = np.rot90(data["images"][rows], rng.integers(4), (1, 2))
         if rng.random() < 0.5:
             images = images[:, :, ::-1]
         return to_float(images), labels[rows], data["kinds"][rows].astype(np.float32)
 
     net = create("quality_net", seed=args.seed, **CONFIG)
+    if args.init:
+        update_module(net, flat_state(load_module(args.init)[0]))
     config = FitConfig(args.steps, args.groups * GROUP, args.learning_rate)
     run = pathlib.Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
@@ -163,18 +170,25 @@ def train_scorer(args: argparse.Namespace) -> None:
 
 
 def scorer_loss(net: Any, images: jax.Array, labels: jax.Array, kinds: jax.Array) -> jax.Array:
-    """Cross-entropy to the two nearest levels, squared error, order within a group, and the kinds of degradation."""
+    """Cross-entropy to the two nearest levels, squared error, order, and the kinds of degradation.
+
+    Order counts twice: within the images of one crop, which is what an agent's reward compares, and across the batch.
+    """
     logits, kind_logits = net.level_and_kind_logits(images)
     score = expected_score(logits)
     soft = jnp.maximum(0, 1 - jnp.abs(labels[:, None] - jnp.array(LEVELS)))
     cross_entropy = -(soft * jax.nn.log_softmax(logits)).sum(-1).mean()
     squared = ((score - labels) ** 2).mean()
-    s, y = score.reshape(-1, GROUP), labels.reshape(-1, GROUP)
-    difference, truth = s[:, :, None] - s[:, None], y[:, :, None] - y[:, None]
-    order = (jnp.abs(truth) > 0.05) * jax.nn.softplus(-8 * difference * jnp.sign(truth)) / 8
+    order = _disorder(score.reshape(-1, GROUP), labels.reshape(-1, GROUP)) + _disorder(score[None], labels[None])
     known = kinds >= 0
     binary = jnp.where(known, jnp.logaddexp(0, kind_logits) - kind_logits * kinds, 0).sum() / jnp.maximum(known.sum(), 1)
-    return 0.2 * cross_entropy + squared + 2 * order.mean() + 0.1 * binary
+    return 0.2 * cross_entropy + squared + 2 * order + 0.1 * binary
+
+
+def _disorder(score: jax.Array, label: jax.Array) -> jax.Array:
+    """Mean over the pairs of each row of a smooth hinge on their order; pairs of nearly one label do not count."""
+    difference, truth = score[:, :, None] - score[:, None], label[:, :, None] - label[:, None]
+    return ((jnp.abs(truth) > 0.05) * jax.nn.softplus(-8 * difference * jnp.sign(truth)) / 8).mean()
 
 
 # ---------------------------------------------------------------- checking
@@ -228,6 +242,8 @@ def main() -> None:
     parser.add_argument("--run", default="runs/lite_scorer", help="folder of checkpoints and log")
     parser.add_argument("--out", help="weight file to write or check (the shipped one)")
     parser.add_argument("--images", type=int, default=12000)
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="label: only every Nth shard, from I; one process a core")
+    parser.add_argument("--init", help="train: weights to start from")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--groups", type=int, default=4, help="groups of 8 images a batch")
     parser.add_argument("--steps", type=int, default=4000)
