@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--run", default="runs/lite_scorer", help="folder of checkpoints and log")
     parser.add_argument("--out", help="weight file to write or check (the shipped one)")
     parser.add_argument("--images", type=int, default=12000)
-    parser.add_argument("--part", default="0/1", metavar="I/N", help="label: only every Nth shard, from I; one process a core")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="label: every Nth shard, from I; a process a core")
     parser.add_argument("--init", help="train: weights to start from")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--groups", type=int, default=4, help="groups of 8 images a batch")

@@ -41,6 +41,7 @@ def main() -> None:
         photos,
         spec.degradation,
         args.crop,
+        alone=args.alone,
         unclipped_noise=UNCLIPPED_NOISE.get(args.tool, 0.0),
         touch=other_tools(args.tool) if args.touch else None,
     )
@@ -82,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", help="weights to start from: a .safetensors file of the same network")
     parser.add_argument("--ffdnet", help="for denoise: the official ffdnet_color.pth; its estimator of noise is trained")
+    parser.add_argument("--alone", type=float, default=0.6, help="share of images that carry this degradation and no other")
     parser.add_argument("--touch", action="store_true", help="a part of the images has been through another shipped tool")
     parser.add_argument("--run", help="folder of checkpoints and log (runs/lite_tools/TOOL)")
     parser.add_argument("--out", help="weight file to write (the shipped one)")
