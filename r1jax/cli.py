@@ -322,7 +322,41 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("report", _report, "Write one HTML page about a run.")
     sub.add_argument("run_dir", metavar="RUN")
     sub.add_argument("-o", "--output", help="the page (default: RUN/report.html)")
+
+    _weights_parser(commands)
     return parser
+
+
+def _weights_parser(commands: Any) -> None:
+    title = "Published weights: list, pull, verify, path."
+    group = commands.add_parser("weights", help=title, description=title, allow_abbrev=False)
+    subcommands = group.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+
+    def command(name: str, function: str, help: str) -> argparse.ArgumentParser:
+        def run(args: argparse.Namespace) -> int:
+            from r1jax.weights import command
+
+            return getattr(command, function)(args)
+
+        sub = subcommands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    command("list", "list_weights", "Print the catalogue: task, licence, published figure.")
+
+    sub = command("pull", "pull_weights", "Download weights into the cache; continues what was stopped.")
+    sub.add_argument("names", nargs="+", metavar="NAME", help="weights or a group of them, such as published")
+    sub.add_argument("--offline", action="store_true", help="download nothing: fail if they are not in the cache")
+    sub.add_argument("--mirror", help="URL or folder with the packages by their file names (default: R1JAX_MIRROR)")
+    sub.add_argument("--accept-license", action="store_true", help="agree to licences that forbid commercial use")
+    sub.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    sub = command("verify", "verify_weights", "Compare cached weights with their sha256; damaged files are removed.")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="default: all that are in the cache")
+
+    sub = command("path", "print_path", "Print where weights are cached.")
+    sub.add_argument("name", nargs="?", help="default: the cache folder")
 
 
 if __name__ == "__main__":
