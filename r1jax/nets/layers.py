@@ -1,17 +1,21 @@
 """Layers that several networks share. Images are NHWC."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
+from r1jax.nets.convolution import convolve
+
 
 def conv3x3(features_in: int, features_out: int, rngs: nnx.Rngs, scale: float = 1.0, stride: int = 1) -> nnx.Conv:
     """A 3x3 convolution, zero padded, He-initialised and then scaled; 0 makes a residual branch start as nothing."""
     init = nnx.initializers.variance_scaling(max(2 * scale**2, 1e-12), "fan_in", "truncated_normal")
-    return nnx.Conv(features_in, features_out, (3, 3), strides=(stride, stride), kernel_init=init, rngs=rngs)
+    kwargs: Any = {"strides": (stride, stride), "kernel_init": init, "conv_general_dilated": convolve}
+    return nnx.Conv(features_in, features_out, (3, 3), rngs=rngs, **kwargs)
 
 
 class ResidualBlock(nnx.Module):

@@ -1,0 +1,35 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from r1jax.nets.convolution import convolve
+from r1jax.nets.layers import conv3x3
+
+
+@pytest.mark.parametrize(("size", "stride"), [((8, 6), 1), ((8, 6), 2), ((7, 9), 1), ((7, 9), 2)])
+def test_values_and_gradients_are_those_of_lax(size, stride):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (3, *size, 4)), jax.random.normal(keys[1], (3, 3, 4, 5))
+
+    def loss(function, x, kernel):
+        y = function(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), y
+
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(lambda x, k, f=f: loss(f, x, k), (0, 1), has_aux=True))(x, kernel)
+        for f in (convolve, lax.conv_general_dilated)
+    )
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_layer_takes_the_fast_gradient():
+    graph, state = nnx.split(conv3x3(4, 5, nnx.Rngs(0), stride=2))
+
+    def loss(state):
+        return nnx.merge(graph, state)(jnp.ones((2, 8, 8, 4))).sum()
+
+    assert "scan" in str(jax.make_jaxpr(jax.grad(loss))(state))
