@@ -34,3 +34,12 @@ def create(name: str, *, seed: int = 0, **config: Any) -> nnx.Module:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_NETS)}"
         raise UsageError(f"network {name!r} is unknown; {hint}")
     return _NETS[name](**config, rngs=nnx.Rngs(seed))
+
+
+def skeleton(name: str, **config: Any) -> nnx.Module:
+    """Returns `create(name, **config)` with shapes in place of values: at once, for a checkpoint to fill.
+
+    Raises:
+      UsageError: no network of that name.
+    """
+    return nnx.eval_shape(lambda: create(name, **config))

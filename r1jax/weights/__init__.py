@@ -1,6 +1,17 @@
 """Weights: files, and importers from other frameworks' checkpoints."""
 
+from r1jax.weights.checkpoint_files import read_checkpoint
 from r1jax.weights.files import flat_state, load_module, read_tensors, save_module, update_module, weight_file
-from r1jax.weights.torch_names import import_torch
+from r1jax.weights.torch_names import export_torch, import_torch
 
-__all__ = ["flat_state", "import_torch", "load_module", "read_tensors", "save_module", "update_module", "weight_file"]
+__all__ = [
+    "export_torch",
+    "flat_state",
+    "import_torch",
+    "load_module",
+    "read_checkpoint",
+    "read_tensors",
+    "save_module",
+    "update_module",
+    "weight_file",
+]

@@ -10,13 +10,14 @@ import os
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from r1jax.errors import R1JaxError, WeightMismatch
-from r1jax.nets import create
+from r1jax.nets import skeleton
 
 
 def weight_file(name: str) -> pathlib.Path:
@@ -26,11 +27,12 @@ def weight_file(name: str) -> pathlib.Path:
 
 def flat_state(module: nnx.Module) -> dict[str, np.ndarray]:
     """Returns every parameter of `module` by its path: "blocks/layers/0/conv1/kernel"."""
-    return {"/".join(map(str, path)): np.asarray(leaf) for path, leaf in _leaves(module)}
+    return {"/".join(map(str, path)): np.asarray(variable.get_value()) for path, variable in saved_variables(module)}
 
 
-def _leaves(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
-    return [(path, variable.get_value()) for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Param))]
+def saved_variables(module: nnx.Module) -> list[tuple[tuple[Any, ...], Any]]:
+    """Returns (path, variable) of everything that was learned: parameters, and the statistics of batch normalisation."""
+    return list(nnx.to_flat_state(nnx.state(module, nnx.Any(nnx.Param, nnx.BatchStat))))
 
 
 def update_module(module: nnx.Module, tensors: dict[str, np.ndarray]) -> nnx.Module:
@@ -39,7 +41,7 @@ def update_module(module: nnx.Module, tensors: dict[str, np.ndarray]) -> nnx.Mod
     Raises:
       WeightMismatch: names or shapes differ.
     """
-    state = nnx.to_flat_state(nnx.state(module, nnx.Param))
+    state = saved_variables(module)
     ours = {"/".join(map(str, path)): variable for path, variable in state}
     missing, unexpected = sorted(ours.keys() - tensors.keys()), sorted(tensors.keys() - ours.keys())
     shared = ours.keys() & tensors.keys()
@@ -48,7 +50,7 @@ def update_module(module: nnx.Module, tensors: dict[str, np.ndarray]) -> nnx.Mod
     if missing or unexpected or misshaped:
         raise WeightMismatch(missing, unexpected, misshaped)
     for name, variable in ours.items():
-        variable.set_value(np.asarray(tensors[name], np.float32))
+        variable.set_value(jnp.asarray(tensors[name], jnp.float32))
     nnx.update(module, nnx.from_flat_state(state))
     return module
 
@@ -83,7 +85,7 @@ def load_module(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, Any]]:
     if "net" not in metadata:
         raise R1JaxError(f"{path}: names no network in its metadata (expected a file of save_module)")
     described = {key: json.loads(value) for key, value in metadata.items() if key != "net"}
-    module = create(metadata["net"], **described.pop("config"))
+    module = skeleton(metadata["net"], **described.pop("config"))
     return update_module(module, tensors), {"net": metadata["net"], **described}
 
 

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from r1jax.errors import R1JaxError, WeightMismatch
-from r1jax.nets import create
+from r1jax.nets import create, skeleton
 from r1jax.weights import flat_state, import_torch, load_module, save_module
 
 CONFIG = {"nc": 6, "nb": 3}
@@ -21,7 +21,7 @@ def torch_state_dict(seed=0):
 
 def test_torch_names_and_layouts():
     state = torch_state_dict()
-    flat = flat_state(import_torch(create("ffdnet", **CONFIG), state))
+    flat = flat_state(import_torch(skeleton("ffdnet", **CONFIG), state))
     np.testing.assert_array_equal(flat["model/layers/2/kernel"], state["model.2.weight"].transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(flat["model/layers/4/bias"], state["model.4.bias"])
 
@@ -45,9 +45,9 @@ def test_a_mismatch_lists_everything():
     state["model.4.weight"] = np.zeros((12, 5, 3, 3), np.float32)
     with pytest.raises(WeightMismatch) as caught:
         import_torch(create("ffdnet", **CONFIG), state)
-    assert caught.value.missing == ["model/layers/0/bias"]
+    assert caught.value.missing == ["model.0.bias"]
     assert caught.value.unexpected == ["model.9.bias"]
-    assert caught.value.misshaped == [("model/layers/4/kernel", (3, 3, 6, 12), (3, 3, 5, 12))]
+    assert caught.value.misshaped == [("model.4.weight", (12, 6, 3, 3), (12, 5, 3, 3))]
 
 
 def test_bad_files_are_named(tmp_path):
