@@ -1,4 +1,4 @@
-"""Programs compiled by one test are read from disk by the next one, by the commands that tests start, and by the next run."""
+"""Programs compiled by one test are read from disk by the next, by the commands that tests start, and by the next run."""
 
 import os
 
