@@ -41,7 +41,7 @@ def header(name: str, table: Mapping[str, Any] | None, reference: str) -> str:
         ("Time an image", f"{own['seconds']:.2f}", "s"),
     ]
     if _is_number(own.get("share")):
-        figures.insert(1, ("Share of the best gain", f"{own['share']:.0%}", ""))
+        figures.insert(1, ("Share of the oracle's gain", f"{own['share']:.0%}", ""))
     items = [f"<div><dt>{text(a)}</dt><dd>{b} <small>{text(c)}</small></dd></div>" for a, b, c in figures]
     title = f"<h1>{text(name)}</h1><p class=lead>{text(lead)}</p>"
     return f"<header>{title}<dl class=figures>{''.join(items)}</dl></header>"
@@ -54,8 +54,8 @@ def planners(table: Mapping[str, Any] | None, reference: str) -> str:
             "Planners", note("Not evaluated yet: <code>r1jax evaluate</code> writes the table and samples.")
         )
     about = (
-        "Means over a mix's images, then over mixes. share: of the gain over the input that the best of all"
-        " tool sequences reaches. worse: images scored below the input. tool runs, scorings: to find the plan"
+        "Means over a mix's images, then over mixes. share: of the oracle's gain over the input; it is the best by score"
+        " of all tool sequences. worse: images scored below the input. tool runs, scorings: to find the plan"
         f" and carry it out. Seconds on {table['provenance'].get('device', 'an unnamed device')}."
     )
     columns = [column for column in COLUMNS if any(column[0] in row for row in table["rows"])]

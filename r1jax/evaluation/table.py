@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,14 @@ class Table:
       rows: a planner each, the unrestored input first.
       differences: the reference planner minus another: {"planner", "minus", key: (low, value, high)}.
       per_mix: mix -> rows.
+      ceiling: with an oracle, what the best sequence for each figure by itself reaches; the oracle's is best for the score.
       provenance: what made the table.
     """
 
     rows: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     per_mix: dict[str, list[dict[str, Any]]]
+    ceiling: dict[str, float]
     provenance: dict[str, Any]
 
     def to_json(self) -> str:
@@ -77,7 +79,10 @@ class Table:
 
     def _note(self) -> str:
         about = self.provenance
-        share = f" share: of the best gain over the input that any sequence of up to {about['horizon']} tools has."
+        share = (
+            " share: of the oracle's gain over the input; the oracle is the best by score of all sequences of up to"
+            f" {about['horizon']} tools. Chosen for the figure itself, sequences reach {self._best_of_each()}."
+        )
         return (
             f"{about['num_images']} images of {about['num_photos']} photos under {len(self.per_mix)} mixes;"
             " means over a mix's images, then over mixes; brackets: 90% intervals over photos."
@@ -85,6 +90,10 @@ class Table:
             f"{share if 'share' in self.rows[0] else ''}"
             " worse: images scored below the input. tool runs, scorings: to find the plan and carry it out."
         )
+
+    def _best_of_each(self) -> str:
+        reached = [(heading, key, form) for key, heading, form in COLUMNS if key in self.ceiling and key != "score"]
+        return ", ".join(f"{heading} {self.ceiling[key]:{form}}" for heading, key, form in reached)
 
 
 def summarise(records: Sequence[Record], reference: str | None, provenance: dict[str, Any]) -> Table:
@@ -95,18 +104,19 @@ def summarise(records: Sequence[Record], reference: str | None, provenance: dict
     """
     planners = list(dict.fromkeys(record["planner"] for record in records))
     columns = {name: _Columns([r for r in records if r["planner"] == name]) for name in planners}
-    source = columns[planners[0]]
-    rows = [{"planner": name, **columns[name].means(source)} for name in planners]
+    source, oracle = columns[planners[0]], columns.get("oracle")
+    rows = [{"planner": name, **columns[name].means(source, oracle)} for name in planners]
     differences = []
     for name in planners if reference in columns else []:
         if name != reference:
-            intervals = columns[str(reference)].minus(columns[name], source)
+            intervals = columns[str(reference)].minus(columns[name], source, oracle)
             differences.append({"planner": reference, "minus": name, **intervals})
     per_mix = {
-        mix: [{"planner": name, **columns[name].means(source, mix)} for name in planners]
+        mix: [{"planner": name, **columns[name].means(source, oracle, mix)} for name in planners]
         for mix in dict.fromkeys(source.mix)
     }
-    return Table(rows, differences, per_mix, provenance)
+    best = {name: group_mean(column, source.mix) for name, column in source.best.items()}
+    return Table(rows, differences, per_mix, best, provenance)
 
 
 class _Columns:
@@ -120,7 +130,7 @@ class _Columns:
         ceiling = records[0].get("best", {})
         self.best = {name: np.array([record["best"][name] for record in records], float) for name in ceiling}
 
-    def means(self, source: "_Columns", mix: str | None = None) -> dict[str, float]:
+    def means(self, source: "_Columns", oracle: "_Columns | None", mix: str | None = None) -> dict[str, float]:
         keep = np.array([mix in (None, own) for own in self.mix])
         mixes = np.array(self.mix)[keep].tolist()
         values = {
@@ -128,27 +138,24 @@ class _Columns:
             "worse": (self.values["score"] < source.values["score"] - _WORSE_BY).astype(float),
         }
         means = {name: group_mean(column[keep], mixes) for name, column in values.items()}
-        for share, name in self._shares():
-            gain, ceiling = self.values[name] - source.values[name], self._ceiling(name, source)
-            means[share] = group_mean(gain[keep], mixes, ceiling[keep])
+        for share, name, possible in self._shares(source, oracle):
+            means[share] = group_mean((self.values[name] - source.values[name])[keep], mixes, possible[keep])
         return means
 
-    def minus(self, other: "_Columns", source: "_Columns") -> dict[str, Interval]:
+    def minus(self, other: "_Columns", source: "_Columns", oracle: "_Columns | None") -> dict[str, Interval]:
         """Returns the interval of every compared figure's difference."""
         pairs = (self.mix, self.photo)
         plain = [name for name in self.values if name in _COMPARED]
         found = {name: paired_interval(self.values[name], other.values[name], *pairs) for name in plain}
-        for share, name in self._shares():
-            ceiling = self._ceiling(name, source)
-            found[share] = paired_interval(self.values[name], other.values[name], *pairs, ceiling)
+        for share, name, possible in self._shares(source, oracle):
+            found[share] = paired_interval(self.values[name], other.values[name], *pairs, possible)
         return found
 
-    def _shares(self) -> list[tuple[str, str]]:
-        return [(share, name) for share, name in _SHARES.items() if name in self.best and name in self.values]
-
-    def _ceiling(self, name: str, source: "_Columns") -> Float[np.ndarray, " n"]:
-        """The most that could be gained on each image: the best state's value, less the input's."""
-        return self.best[name] - source.values[name]
+    def _shares(self, source: "_Columns", oracle: "_Columns | None") -> Iterator[tuple[str, str, Float[np.ndarray, " n"]]]:
+        """Yields (share, what it is a share of, the oracle's gain on each image)."""
+        for share, name in _SHARES.items() if oracle else ():
+            if oracle and name in oracle.values and name in self.values:
+                yield share, name, oracle.values[name] - source.values[name]
 
 
 def _without_nan(value: Any) -> Any:
