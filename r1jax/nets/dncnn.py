@@ -4,7 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import UsageError
-from r1jax.nets.layers import conv3x3
+from r1jax.nets.layers import conv
 from r1jax.nets.registry import register_net
 
 
@@ -34,11 +34,11 @@ class DnCNN(nnx.Module):
         if mode not in ("DnCNN", "FDnCNN"):
             raise UsageError(f"mode {mode!r} is unknown; there are 'DnCNN' and 'FDnCNN'")
         self.mode = mode
-        layers: list = [conv3x3(in_nc, nc, rngs), nnx.relu]
+        layers: list = [conv(in_nc, nc, 3, rngs), nnx.relu]
         for _ in range(nb - 2):
             norm = [nnx.BatchNorm(nc, use_running_average=True, epsilon=1e-4, rngs=rngs)] if act_mode == "BR" else []
-            layers += [conv3x3(nc, nc, rngs), *norm, nnx.relu]
-        self.model = nnx.Sequential(*layers, conv3x3(nc, out_nc, rngs))
+            layers += [conv(nc, nc, 3, rngs), *norm, nnx.relu]
+        self.model = nnx.Sequential(*layers, conv(nc, out_nc, 3, rngs))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         y = self.model(x)

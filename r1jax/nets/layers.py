@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from r1jax.nets.convolution import convolve
@@ -16,6 +17,62 @@ def conv3x3(features_in: int, features_out: int, rngs: nnx.Rngs, scale: float = 
     init = nnx.initializers.variance_scaling(max(2 * scale**2, 1e-12), "fan_in", "truncated_normal")
     kwargs: Any = {"strides": (stride, stride), "kernel_init": init, "conv_general_dilated": convolve}
     return nnx.Conv(features_in, features_out, (3, 3), rngs=rngs, **kwargs)
+
+
+def conv(
+    features_in: int,
+    features_out: int,
+    size: int,
+    rngs: nnx.Rngs,
+    *,
+    stride: int = 1,
+    use_bias: bool = True,
+    padding: int | None = None,
+) -> nnx.Conv:
+    """A square convolution as PyTorch pads it: `padding` zeros on every side, size // 2 unless said."""
+    padding = size // 2 if padding is None else padding
+    sides = [(padding, padding)] * 2
+    return nnx.Conv(
+        features_in, features_out, (size, size), strides=(stride, stride), padding=sides, use_bias=use_bias, rngs=rngs
+    )
+
+
+class UpConv(nnx.ConvTranspose):
+    """A 2x2 transposed convolution of stride 2: windows do not overlap, so it is one matrix product."""
+
+    def __init__(self, features_in: int, features_out: int, rngs: nnx.Rngs, use_bias: bool = True):
+        super().__init__(features_in, features_out, (2, 2), strides=(2, 2), padding="VALID", use_bias=use_bias, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        kernel = self.kernel.get_value()[::-1, ::-1]
+        y = x @ rearrange(kernel, "ry rx i o -> i (ry rx o)")
+        y = rearrange(y, "b h w (ry rx o) -> b (h ry) (w rx) o", ry=2, rx=2)
+        return y if self.bias is None else y + self.bias.get_value()
+
+
+class PReLU(nnx.Module):
+    """max(x, 0) + weight min(x, 0), with a slope a channel or, of one feature, one for all."""
+
+    def __init__(self, features: int = 1, init: float = 0.25):
+        self.weight = nnx.Param(jnp.full(features, init))
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        return jnp.where(x >= 0, x, x * self.weight.get_value())
+
+
+def layer_norm(features: int, rngs: nnx.Rngs, epsilon: float = 1e-5) -> nnx.LayerNorm:
+    """Layer normalisation over channels; the variance is of centred values, as PyTorch's, not E[x^2] - E[x]^2."""
+    return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The exact GELU by erf, which costs less than the erfc of `jax.nn.gelu`."""
+    return x * (0.5 * (1 + lax.erf(x * 0.7071067811865476)))
+
+
+def mean_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b 1 1 c"]:
+    """The mean over the image."""
+    return x.mean((1, 2), keepdims=True)
 
 
 class ResidualBlock(nnx.Module):
@@ -39,23 +96,32 @@ def pixel_shuffle(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b hs
     return rearrange(x, "b h w (c ry rx) -> b (h ry) (w rx) c", ry=factor, rx=factor)
 
 
-def pad_to_multiple(x: Float[Array, "b h w c"], multiple: int) -> Float[Array, "b hp wp c"]:
-    """Mirrors the right and bottom edges until both sides divide by `multiple`; nothing where they do."""
+def nearest(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b hs ws c"]:
+    """Enlarges by repeating pixels."""
+    return jnp.repeat(jnp.repeat(x, factor, 1), factor, 2)
+
+
+def pad_to_multiple(x: Float[Array, "b h w c"], multiple: int, mode: str = "symmetric") -> Float[Array, "b hp wp c"]:
+    """Extends the right and bottom edges until both sides divide by `multiple`; nothing where they do.
+
+    Args:
+      mode: of `jnp.pad`. "symmetric" mirrors with the edge pixel, "reflect" without it, "edge" repeats it.
+    """
     height, width = x.shape[1:3]
     pad_height, pad_width = -height % multiple, -width % multiple
     if pad_height == pad_width == 0:
         return x
-    return jnp.pad(x, ((0, 0), (0, pad_height), (0, pad_width), (0, 0)), mode="symmetric")
+    return jnp.pad(x, ((0, 0), (0, pad_height), (0, pad_width), (0, 0)), mode=mode)
 
 
-def size_preserving(multiple: int):
-    """Decorates `__call__(self, x)`: pads x to a multiple and crops the result back."""
+def size_preserving(multiple: int, mode: str = "symmetric"):
+    """Decorates `__call__(self, x)`: pads x to a multiple (`mode` of `pad_to_multiple`) and crops the result back."""
 
     def decorate(call):
         @functools.wraps(call)
         def padded(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
             height, width = x.shape[1:3]
-            return call(self, pad_to_multiple(x, multiple))[:, :height, :width]
+            return call(self, pad_to_multiple(x, multiple, mode))[:, :height, :width]
 
         return padded
 
