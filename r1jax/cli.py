@@ -55,6 +55,8 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
+_SCORED_TOGETHER = 16  # files read ahead by `score`
+
 # --- restore, score, synth: for people with photos ---------------------------------------------------------------
 
 
@@ -139,28 +141,76 @@ def _plan_line(row: dict[str, Any]) -> str:
 
 
 def _score(args: argparse.Namespace) -> int:
-    import numpy as np
-
-    from r1jax.images.io import list_images, read_image
+    from r1jax.images.io import list_images
     from r1jax.reward.service import RewardService
 
-    rows, failures = [], 0
-    with RewardService(args.scorer) as service:
-        for path in list_images(args.images):
-            try:
-                score = float(service.score(read_image(path).pixels[None])[0])
-                if not np.isfinite(score):
-                    raise R1JaxError(f"{path}: no score ({service.stats()['last_error'] or 'timed out'})")
-            except R1JaxError as error:
-                print(f"r1jax: {error}", file=sys.stderr)
-                failures += 1
-                continue
-            rows.append({"image": str(path), "score": round(score, 4)})
-            if not args.json:
-                print(f"{score:.3f}  {path}", flush=True)
+    paths, rows, failures = list_images(args.images), [], 0
+    with RewardService(args.scorer, timeout_s=args.timeout, options=_options(args.option)) as service:
+        for start in range(0, len(paths), _SCORED_TOGETHER):
+            for path, score, problem in _score_files(service, paths[start : start + _SCORED_TOGETHER]):
+                if problem:
+                    print(f"r1jax: {problem}", file=sys.stderr)
+                    failures += 1
+                    continue
+                rows.append({"image": str(path), "score": round(score, 4)})
+                if not args.json:
+                    print(f"{score:.3f}  {path}", flush=True)
     if args.json:
         print(json.dumps(rows))
     return 1 if failures else 0
+
+
+def _score_files(service: Any, paths: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, float, str]]:
+    """Returns (path, score, what went wrong); images of one size are scored together."""
+    import numpy as np
+
+    from r1jax.images.io import read_image
+
+    tickets: list[tuple[pathlib.Path, Any, str]] = []
+    for path in paths:
+        try:
+            tickets.append((path, service.submit(read_image(path).pixels[None]), ""))
+        except R1JaxError as error:
+            tickets.append((path, None, str(error)))
+    rows = []
+    for path, ticket, problem in tickets:
+        score = float("nan") if problem else float(service.collect(ticket)[0])
+        if not problem and not np.isfinite(score):
+            problem = f"{path}: no score ({service.stats()['last_error'] or 'timed out'})"
+        rows.append((path, score, problem))
+    return rows
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Parses the scorer's options, `model=Qwen/Qwen3-VL-4B-Instruct`."""
+    from r1jax import config as configuration
+
+    config = configuration.Config()
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option {word}: want NAME=VALUE")
+        config = configuration.override(config, {f"reward.options.{name}": value})
+    return dict(config.reward.options)
+
+
+def _serve_scorer(args: argparse.Namespace) -> int:
+    from r1jax.reward.server import ScoreServer, serve, token_from_environment
+    from r1jax.reward.service import RewardService
+
+    options = _options(args.option)
+    with RewardService(
+        args.scorer, timeout_s=args.timeout, cache_dir=args.cache, max_batch=args.max_batch, options=options,
+        start_timeout_s=args.start_timeout, log_path=args.log,
+    ) as service:  # fmt: skip
+        server = ScoreServer(service, args.host, args.port, token_from_environment(), args.max_mb << 20)
+
+        def ready(url: str) -> None:
+            about = {"url": url, "scorer": service.name, "version": service.version}
+            print(json.dumps(about) if args.json else f"serving {service.name} at {url}", flush=True)
+
+        serve(server, ready)
+    return 0
 
 
 def _synth(args: argparse.Namespace) -> int:
@@ -206,13 +256,12 @@ def _train(args: argparse.Namespace) -> int:
     process = _join_processes()
     from r1jax import config as configuration
     from r1jax.evaluation.during_training import TrainingEvaluation
-    from r1jax.reward.scorer import scorer
     from r1jax.training.loop import train
 
     config = configuration.load(args.config, args.overrides)
     run = pathlib.Path(args.run_dir or f"runs/{config.name}")
-    evaluate = TrainingEvaluation(config, scorer(config.reward.scorer)) if config.eval.every else None
-    result = train(config, run, evaluate=evaluate, progress=not args.quiet)
+    make = (lambda scorer: TrainingEvaluation(config, scorer)) if config.eval.every else None
+    result = train(config, run, make_evaluate=make, progress=not args.quiet)
     if process > 0:  # the first one speaks for all
         return 0
     last = result.history[-1] if result.history else {}
@@ -261,6 +310,12 @@ def _report(args: argparse.Namespace) -> int:
     path = write_report(args.run_dir, args.output)
     print(json.dumps({"report": str(path)}) if args.json else f"report: {path}")
     return 0
+
+
+def _scorer_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--scorer", default="lite", help="a scorer, or FILE.py:Class (default: %(default)s)")
+    sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="keyword of the scorer")
+    sub.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for scores (default: %(default)s)")
 
 
 # --- The parser --------------------------------------------------------------------------------------------------
@@ -317,7 +372,17 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("score", _score, "Print the quality score of images.")
     sub.add_argument("images", nargs="+", help="files, folders, patterns")
-    sub.add_argument("--scorer", default="lite", help="a scorer, or FILE.py:Class (default: %(default)s)")
+    _scorer_arguments(sub)
+
+    sub = command("serve-scorer", _serve_scorer, "Serve a scorer over HTTP, for --reward.scorer=remote.")
+    _scorer_arguments(sub)
+    sub.add_argument("--host", default="127.0.0.1", help="another than loopback needs a token in R1JAX_SCORER_TOKEN")
+    sub.add_argument("--port", type=int, default=8400, help="0 takes a free one (default: %(default)s)")
+    sub.add_argument("--max-batch", type=int, default=16, help="most images scored together (default: %(default)s)")
+    sub.add_argument("--max-mb", type=int, default=64, help="most MiB of one request (default: %(default)s)")
+    sub.add_argument("--cache", default="", help="folder where scores are kept (default: in memory)")
+    sub.add_argument("--start-timeout", type=float, default=600.0, help="seconds to load it (default: %(default)s)")
+    sub.add_argument("--log", help="file for the scorer's output (default: a temporary one)")
 
     sub = command("report", _report, "Write one HTML page about a run.")
     sub.add_argument("run_dir", metavar="RUN")

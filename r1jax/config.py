@@ -53,10 +53,25 @@ class RewardConfig:
     """The quality scorer and the service around it."""
 
     scorer: str = "lite"  # a registered scorer, or FILE.py:Class for your own
-    mode: Literal["ticket", "blocking", "graph"] = "ticket"
+    # Keyword arguments of the scorer: --reward.options.model=Qwen/Qwen3-VL-4B-Instruct
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mode: Literal["ticket", "blocking", "outside", "graph"] = "ticket"
     timeout_s: float = 60.0  # how long a missing score is waited for
+    start_timeout_s: float = 600.0  # how long the scorer may take to load
+    max_batch: int = 16  # most images scored together; 1: no score depends, in the last bits, on what waits beside it
+    gpu: str = ""  # CUDA_VISIBLE_DEVICES of the scorer's process; empty: it shares the trainer's
     on_missing: Literal["mask", "raise"] = "mask"  # an episode without a score has weight 0, or ends the run
     cache_dir: str = ""  # folder of the on-disk score cache; empty: memory only
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", _plain(self.options))
+
+
+def _plain(value: Any) -> Any:
+    """Lists become tuples, so that a config equals the one read back from its JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +129,16 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def _replace(node: T, path: list[str], value: Any, dotted: str) -> T:
+    if isinstance(node, Mapping):
+        if len(path) > 1:
+            raise UsageError(f"--{dotted}: an option has no fields; give {path[0]} as a whole")
+        return {**node, path[0]: _literal(value)}  # type: ignore[return-value]
     names = [field.name for field in dataclasses.fields(node)]  # type: ignore[arg-type]
     if path[0] not in names:
         raise UsageError(f"--{dotted}: no field {path[0]!r}; there are {', '.join(names)}")
     current = getattr(node, path[0])
     if len(path) > 1:
-        if not dataclasses.is_dataclass(current):
+        if not dataclasses.is_dataclass(current) and not isinstance(current, Mapping):
             raise UsageError(f"--{dotted}: {path[0]} has no fields")
         new: Any = _replace(current, path[1:], value, dotted)
     elif dataclasses.is_dataclass(current):
@@ -141,6 +160,11 @@ def _coerce(value: Any, kind: Any, dotted: str) -> Any:
             value = _parse_tuple(value)
         item = typing.get_args(kind)[0]
         return tuple(_coerce(v, item, dotted) for v in (value if isinstance(value, (tuple, list)) else (value,)))
+    if origin is Mapping:
+        value = _literal(value)
+        if not isinstance(value, Mapping):
+            raise UsageError(f"--{dotted}: {value!r} is no dictionary; set one entry with --{dotted}.NAME=VALUE")
+        return value
     if origin in (types.UnionType, typing.Union):
         raise TypeError(f"config field {dotted} has a union type, which overrides cannot fill")
     if isinstance(value, str) and kind is not str:
@@ -153,6 +177,16 @@ def _coerce(value: Any, kind: Any, dotted: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UsageError(f"--{dotted}: {value!r} is not {_kind_name(kind)}")
     return value
+
+
+def _literal(value: Any) -> Any:
+    """Returns the number, tuple, ... that a text spells, or the text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value)
+    except (ValueError, SyntaxError):
+        return value
 
 
 def _parse_tuple(text: str) -> Any:
@@ -212,7 +246,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
     def walk(prefix: str, node: Mapping[str, Any]) -> None:
         for key, value in node.items():
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and prefix + key != "reward.options":
                 walk(f"{prefix}{key}.", value)
             else:
                 flat[prefix + key] = value

@@ -1,6 +1,7 @@
 """Every file in configs/ builds, and so does every variant of its sweep."""
 
 import dataclasses
+import json
 import pathlib
 import re
 
@@ -10,6 +11,7 @@ from r1jax import config as configuration
 from r1jax.config import Config
 from r1jax.degradations.dataset import load_photos
 from r1jax.degradations.mixes import parse_mixes
+from r1jax.errors import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -69,3 +71,16 @@ def test_every_field_can_be_overridden_from_text():
     for name, value in leaves(config):
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         assert configuration.override(config, {name: text}) == config, name
+
+
+def test_options_of_a_scorer_are_plain_values_and_outlive_json():
+    texts = {"model": "Qwen/Qwen3-VL-4B-Instruct", "crops": "2", "levels": "(' good', ' bad')", "clip": "true"}
+    config = configuration.override(Config(), {f"reward.options.{name}": text for name, text in texts.items()})
+    assert config.reward.options == {"model": texts["model"], "crops": 2, "levels": (" good", " bad"), "clip": True}
+    config = configuration.override(config, {"reward.options.parts": [{"scorer": "lite", "weight": 1}, "0.5*deqa"]})
+    again = configuration.from_dict(json.loads(json.dumps(configuration.to_dict(config))))
+    assert again == config and again.reward.options["parts"][0] == {"scorer": "lite", "weight": 1}
+    with pytest.raises(UsageError, match="an option has no fields"):
+        configuration.override(Config(), {"reward.options.processor.max_pixels": 3})
+    with pytest.raises(UsageError, match="is no dictionary"):
+        configuration.override(Config(), {"reward.options": "3"})

@@ -15,7 +15,7 @@ from r1jax.evaluation.planners import AgentPlanner, FixedOrder, Greedy, NoTools,
 from r1jax.evaluation.simulator import Simulator
 from r1jax.evaluation.table import Table
 from r1jax.reward.scorer import Scorer, scorer
-from r1jax.reward.service import RewardService
+from r1jax.reward.service import RewardService, open_service
 
 PLANNERS = ("input", "random", "fixed", "greedy", "oracle", "agent")
 _FIXED_ORDER_PHOTOS = 4  # photos a mix on which the fixed order is chosen
@@ -74,10 +74,8 @@ def run_evaluation(
 
 def open_scorer(config: Config, stack: contextlib.ExitStack) -> Scorer | RewardService:
     """Returns the config's scorer: in this process where it is a Flax net, else in a process of its own."""
-    spec = config.reward.scorer
-    if spec == "lite":
-        return scorer(spec)
-    return stack.enter_context(RewardService(spec, "ticket", config.reward.timeout_s, config.reward.cache_dir))
+    reward = config.reward
+    return scorer("lite", reward.options) if reward.scorer == "lite" else stack.enter_context(open_service(reward))
 
 
 def _environment(agent: Agent, config: Config) -> Environment:

@@ -79,9 +79,13 @@ class Restorer:
     """An agent made ready to restore many photos: programs are compiled once for each size bucket."""
 
     def __init__(self, agent: Agent, score: bool = True):
-        """`score`: also rate every step with the scorer that the agent was trained with."""
+        """`score`: also rate every step, with the scorer that the agent was trained with if that is the embedded one or
+        a file of your own, else with the embedded one: a restoration needs no multimodal LLM."""
         self.agent = agent
-        self.scorer: Scorer | None = scorer(agent.config.reward.scorer) if score else None
+        reward = agent.config.reward
+        own = ":" in reward.scorer
+        rated_by = scorer(reward.scorer, reward.options) if own and score else None
+        self.scorer: Scorer | None = rated_by or (scorer("lite") if score else None)
         policy = agent.policy
 
         def preferences(params: Any, encoder_params: Any, views: Array, record: Array, step: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float32
@@ -62,6 +63,7 @@ class WorkerProcess:
       start_timeout_s: how long loading the scorer may take.
       log_path: file to which the process's output is appended.
       env: environment variables to set for it.
+      options: keyword arguments that the scorer is built with; plain values.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class WorkerProcess:
         start_timeout_s: float,
         log_path: pathlib.Path,
         env: Mapping[str, str],
+        options: Mapping[str, Any],
     ):
-        self._spec = portable(spec)
+        self._spec, self._options = portable(spec), _as_json(options)
         self._slots = slots
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self._log_path = log_path
@@ -142,6 +145,7 @@ class WorkerProcess:
             "num-blocks": self._slots.num_blocks,
             "block-bytes": self._slots.block_bytes,
             "parent": os.getpid(),
+            "options": self._options,
         }
         # -P: the path is exactly ours. A session of its own: Ctrl-C is the parent's affair, and a kill
         # reaches whatever the scorer started.
@@ -190,6 +194,13 @@ class WorkerProcess:
         return f"exit status {self._process.returncode if self._process else None}, {said[:200]}"
 
 
+def _as_json(options: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(options))
+    except TypeError as error:
+        raise UsageError(f"reward.options: {error}; want numbers, texts, lists and dictionaries of them") from None
+
+
 class InProcess:
     """A scorer in this process, for tests: a scorer that hangs or dies takes the process with it.
 
@@ -198,13 +209,13 @@ class InProcess:
 
     pid = 0
 
-    def __init__(self, spec: object, slots: Slots):
-        self._scorer = scorer(spec)
+    def __init__(self, spec: object, slots: Slots, options: Mapping[str, Any]):
+        self._scorer, self._options = scorer(spec, options), options
         self._slots = slots
 
     def start(self) -> Identity:
         """Returns the scorer's identity."""
-        return identity(self._scorer)
+        return identity(self._scorer, self._options)
 
     def score(self, batch: Sequence[Item]) -> tuple[Float32[np.ndarray, " b"], str]:
         """Scores images of one shape."""

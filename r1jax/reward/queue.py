@@ -47,6 +47,7 @@ class Counts:
     failed: int = 0
     refused: int = 0  # no slot came free in time
     restarts: int = 0  # of the scorer's process
+    busy_s: float = 0.0  # seconds that the scorer worked
     last_error: str = ""
 
 
@@ -167,7 +168,9 @@ class ScoreQueue:
         try:
             if self._needs_start:
                 self._start_again()
+            started = time.monotonic()
             scores, problem = self._backend.score([(request.blocks, request.shape) for request in batch])
+            self.counts.busy_s += time.monotonic() - started
         except WorkerLost as lost:
             self._needs_start = True
             self._lost(batch, lost)

@@ -5,11 +5,12 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import pathlib
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -22,10 +23,10 @@ from r1jax.errors import R1JaxError, UsageError
 class Scorer(Protocol):
     """Rates images on the 1 (bad) to 5 (excellent) scale of an opinion score.
 
-    A scorer is deterministic: equal images get equal scores, whichever images they come with. It is built
-    without arguments. `name` and `version` identify it in the score cache; a class may leave them out, and
-    `scorer` fills them in. One that is a Flax net may also have `graph: GraphScorer`, which lets the mode
-    "graph" run it inside the jitted program.
+    A scorer is deterministic: equal images get equal scores, whichever images they come with. It is built without
+    arguments, or with the keywords of `reward.options`. `name` and `version` identify it in the score cache; a class may
+    leave them out, and `scorer` fills them in. One that is a Flax net may also have `graph: GraphScorer`: the mode
+    "graph" then runs it inside the jitted program.
     """
 
     name: str
@@ -58,14 +59,22 @@ class Identity:
 
 
 # Built-in scorers and the modules that register them; a module is imported when its scorer is asked for.
-_BUILTIN = {"lite": "r1jax.reward.lite"}
-_REGISTRY: dict[str, Callable[[], Scorer]] = {}
+_BUILTIN = {
+    "lite": "r1jax.reward.lite",
+    **dict.fromkeys(("deqa", "q-align"), "r1jax.reward.deqa"),
+    **dict.fromkeys(("vlm", "q-sit", "q-sit-mini", "qwen2.5-vl", "qwen3-vl", "smolvlm"), "r1jax.reward.vlm"),
+    "http": "r1jax.reward.http",
+    "remote": "r1jax.reward.remote",
+    "mixture": "r1jax.reward.mixture",
+    **dict.fromkeys(("maniqa", "clip-iqa", "musiq"), "r1jax.reward.iqa"),
+}
+_REGISTRY: dict[str, Callable[..., Scorer]] = {}
 
-Factory = TypeVar("Factory", bound=Callable[[], Any])
+Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
 def register_scorer(name: str) -> Callable[[Factory], Factory]:
-    """Registers a class, or a function without arguments, that builds a scorer, under `name`."""
+    """Registers a class or function that builds a scorer under `name`; its keywords are the scorer's options."""
 
     def register(factory: Factory) -> Factory:
         _REGISTRY[name] = factory
@@ -74,19 +83,24 @@ def register_scorer(name: str) -> Callable[[Factory], Factory]:
     return register
 
 
-def scorer(spec: Any) -> Scorer:
+def scorer(spec: Any, options: Mapping[str, Any] | None = None) -> Scorer:
     """Returns a scorer in this process.
 
     Args:
       spec: a registered name, "FILE.py:Class", "package.module:Class", a class, or a scorer object.
+      options: keyword arguments to build it with.
 
     Raises:
-      UsageError: there is no such scorer, or what there is has no `score`.
+      UsageError: there is no such scorer, it has no such option, or what there is has no `score`.
       R1JaxError: the file or the constructor raised.
     """
+    options = dict(options or {})
     if isinstance(spec, type) or not hasattr(spec, "score"):
         factory = find(spec) if isinstance(spec, str) else spec
-        built = _guarded(factory, f"scorer {_label(spec)}")
+        _check_options(factory, options, _label(spec))
+        built = _guarded(lambda: factory(**options), f"scorer {_label(spec)}")
+    elif options:
+        raise UsageError(f"scorer {_label(spec)}: is built already and takes no options")
     else:
         built = spec
     if not callable(getattr(built, "score", None)):
@@ -97,11 +111,35 @@ def scorer(spec: Any) -> Scorer:
     return built
 
 
-def identity(built: Scorer) -> Identity:
-    """Returns the name and version that scores of `built` are cached under.
+def _check_options(factory: Callable[..., Any], options: Mapping[str, Any], label: str) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # not written in Python
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise UsageError(
+            f"reward.options: scorer {label}: {error}; its options are {', '.join(signature.parameters) or 'none'}"
+        ) from None
 
-    The version of a scorer from outside this package ends in a hash of its source file, so that scores of an
-    edited file are never mixed with those of the old one.
+
+def score_images(built: Scorer, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Float32[np.ndarray, " n"]:
+    """Returns the scores of images of any sizes; those of one size are scored together."""
+    scores = np.zeros(len(images), np.float32)
+    shapes = [image.shape for image in images]
+    for shape in dict.fromkeys(shapes):
+        rows = [row for row, other in enumerate(shapes) if other == shape]
+        scores[rows] = built.score(np.stack([images[row] for row in rows]))
+    return scores
+
+
+def identity(built: Scorer, options: Mapping[str, Any] | None = None) -> Identity:
+    """Returns the name and version that scores of `built`, built with `options`, are cached under.
+
+    The version of a scorer from outside this package ends in a hash of its source file and its options, so that
+    scores of an edited file are never mixed with those of the old one. Scorers of this package have in their
+    version whatever changes a score.
     """
     cls = type(built)
     version = str(built.version)
@@ -110,6 +148,7 @@ def identity(built: Scorer) -> Identity:
             source = pathlib.Path(inspect.getfile(cls)).read_bytes()
         except (TypeError, OSError):  # a class without a file, of a notebook: only `version` can tell
             source = b""
+        source += json.dumps(dict(options), sort_keys=True, default=str).encode() if options else b""
         version += "+" + hashlib.sha256(source).hexdigest()[:12]
     return Identity(str(built.name), version)
 
@@ -135,7 +174,7 @@ def score_safely(
         traceback.print_exc()
         return np.full(1, np.nan, np.float32), one_line(error)
     finite = np.isfinite(scores)
-    problem = "" if finite.all() else f"score() returned {scores[~finite][0]}"
+    problem = "" if finite.all() else getattr(built, "last_problem", "") or f"score() returned {scores[~finite][0]}"
     return np.where(finite, scores, np.float32(np.nan)), problem
 
 
@@ -145,6 +184,8 @@ def portable(spec: Any) -> str:
     Raises:
       UsageError: another process cannot import it: a class of a notebook, an object, an unknown name.
     """
+    if isinstance(spec, str) and spec in _BUILTIN:
+        return spec
     if isinstance(spec, str) and ":" in spec:
         place, _, attribute = spec.rpartition(":")
         if place.endswith(".py"):
@@ -168,7 +209,7 @@ def portable(spec: Any) -> str:
     return f"{factory.__module__}:{qualname}"
 
 
-def find(spec: str) -> Callable[[], Any]:
+def find(spec: str) -> Callable[..., Any]:
     """Returns the class or function that a text names.
 
     Raises:
@@ -199,7 +240,7 @@ def _import_module(place: str, spec: str) -> types.ModuleType:
         raise R1JaxError(f"scorer {spec!r}: {one_line(error)}") from error
 
 
-def _registered(name: str) -> Callable[[], Any]:
+def _registered(name: str) -> Callable[..., Any]:
     if name not in _REGISTRY and name in _BUILTIN:
         importlib.import_module(_BUILTIN[name])
     if name not in _REGISTRY:

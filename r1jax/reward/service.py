@@ -12,11 +12,12 @@ import time
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32, UInt8
 
+from r1jax.config import RewardConfig
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.reward.cache import ScoreCache
 from r1jax.reward.process import Backend, InProcess, WorkerProcess
@@ -25,7 +26,7 @@ from r1jax.reward.slots import Slots
 
 logger = logging.getLogger(__name__)
 
-MODES = ("ticket", "blocking")
+MODES = ("ticket", "blocking", "outside")
 _MAX_TICKETS = 1 << 18  # tickets remembered; older ones count as missing
 _TICKET_PERIOD = 2**31 - 1  # tickets are int32 and not negative
 
@@ -45,8 +46,8 @@ class RewardService:
 
     Args:
       spec: a registered scorer, "FILE.py:Class", "package.module:Class", or a class that can be imported.
-      mode: how a rollout is to use the service: "ticket" collects after it, "blocking" waits in every step.
-        Both use the same process and give the same scores.
+      mode: how a rollout is to use the service: "ticket" collects after it, "blocking" waits in every step,
+        "outside" submits between the steps. All use the same process and give the same scores.
       timeout_s: the most that one `submit` or one `collect` may take.
       cache_dir: folder where scores are kept between runs; "" keeps them in memory.
       max_batch: most images scored together. 1 makes scores independent of what else is waiting, bit for bit.
@@ -56,6 +57,7 @@ class RewardService:
       capacity_bytes: memory for images under way; `submit` waits while it is full.
       log_path: file for the output of the scorer's process; by default a temporary one, removed by `close`.
       env: environment variables for the scorer's process, such as CUDA_VISIBLE_DEVICES.
+      options: keyword arguments of the scorer; plain values.
       worker: False runs the scorer in this process, for tests of scorers that neither hang nor call JAX.
 
     Raises:
@@ -66,7 +68,7 @@ class RewardService:
     def __init__(
         self,
         spec: object,
-        mode: Literal["ticket", "blocking"] = "ticket",
+        mode: Literal["ticket", "blocking", "outside"] = "ticket",
         timeout_s: float = 60.0,
         cache_dir: str | os.PathLike[str] = "",
         *,
@@ -76,6 +78,7 @@ class RewardService:
         capacity_bytes: int = 64 << 20,
         log_path: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
         worker: bool = True,
     ):
         if mode not in MODES:
@@ -88,9 +91,11 @@ class RewardService:
         try:
             if worker:
                 hang_s = timeout_s if hang_timeout_s is None else hang_timeout_s
-                self._backend = WorkerProcess(spec, slots, hang_s, start_timeout_s, self.log_path, env or {})
+                self._backend = WorkerProcess(
+                    spec, slots, hang_s, start_timeout_s, self.log_path, env or {}, options or {}
+                )
             else:
-                self._backend = InProcess(spec, slots)
+                self._backend = InProcess(spec, slots, options or {})
             identity = self._backend.start()
         except R1JaxError as error:
             slots.close()
@@ -124,9 +129,9 @@ class RewardService:
         return self._collect(self._submit(images, deadline), deadline)
 
     def stats(self) -> dict[str, float | int | str]:
-        """Returns counts of images (requests, hits, scored, failed, refused), restarts of the process, the
-        share of requests that were hits, the last error, and the 50th and 95th percentile of seconds from
-        submit to score (of the latest 10 000 scored; NaN before the first)."""
+        """Returns counts of images (requests, hits, scored, failed, refused), restarts of the process, the seconds
+        that the scorer worked (busy_s), the share of requests that were hits, the last error, and the 50th and 95th
+        percentile of seconds from submit to score (of the latest 10 000 scored; NaN before the first)."""
         counts = dataclasses.asdict(self._queue.counts)
         latencies = self._queue.recent_latencies() or [float("nan")]
         p50, p95 = np.percentile(latencies, (50, 95))
@@ -174,6 +179,21 @@ class RewardService:
         self._queue.wait([request for request in requests if request is not None], deadline)
         scores = [np.nan if request is None else request.score for request in requests]
         return np.array(scores, np.float32).reshape(numbers.shape)
+
+
+def open_service(config: RewardConfig, log_path: str | os.PathLike[str] | None = None) -> RewardService:
+    """Starts the service that a config describes; raises what `RewardService` raises."""
+    return RewardService(
+        config.scorer,
+        "ticket" if config.mode == "graph" else config.mode,
+        config.timeout_s,
+        config.cache_dir,
+        max_batch=config.max_batch,
+        start_timeout_s=config.start_timeout_s,
+        log_path=log_path,
+        env={"CUDA_VISIBLE_DEVICES": config.gpu} if config.gpu else {},
+        options=config.options,
+    )
 
 
 def _close(queue: ScoreQueue, temporary: pathlib.Path | None) -> None:

@@ -5,6 +5,7 @@ connection. Its standard output and error are a log file. It imports JAX only if
 """
 
 import argparse
+import json
 import mmap
 import os
 import threading
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
     threading.Thread(target=_leave_with_parent, args=(args.parent,), daemon=True).start()
     connection = Connection(args.connection)
-    built = _build(args.spec, connection)
+    built = _build(args.spec, json.loads(args.options), connection)
     if built is None:
         return
     memory = map_blocks(args.slots, args.num_blocks, args.block_bytes, mmap.ACCESS_READ)
@@ -49,17 +51,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parent", type=int, required=True, help="process id; the worker leaves when it is gone"
     )
+    parser.add_argument("--options", default="{}", help="keyword arguments of the scorer, JSON")
     return parser.parse_args(argv)
 
 
-def _build(spec: str, connection: Connection) -> Scorer | None:
+def _build(spec: str, options: dict[str, Any], connection: Connection) -> Scorer | None:
     try:
-        built = scorer(spec)
+        built = scorer(spec, options)
     except R1JaxError as error:
         traceback.print_exc()
         connection.send(("failed", isinstance(error, UsageError), str(error)))
         return None
-    connection.send(("ready", identity(built)))
+    connection.send(("ready", identity(built, options)))
     return built
 
 

@@ -5,8 +5,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from r1jax.reward.service import RewardService
 
 _SHOWN = {"score_gain": "gain", "entropy": "entropy", "mean_calls": "calls"}
 
@@ -68,3 +71,35 @@ class RunLog:
             self._file.close()
             self._board.close()
             self._bar.close()
+
+
+class ServiceMeter:
+    """What the reward service did in each update; nothing where scores come from inside the program."""
+
+    def __init__(self, service: Any):
+        self._service = service if isinstance(service, RewardService) else None
+        self._before = self._stats()
+
+    def row(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """Returns counts since the start of the run, percentiles of the latest scores, and of this update:
+
+        requests_per_s; scorer_busy_share, of the time that the scorer worked; device_idle_share, of the time that the
+        devices waited for data or for scores after the rollout (while they wait inside it nobody can tell).
+
+        Args:
+          seconds: "seconds" of the update and "seconds/PHASE" of its phases.
+        """
+        if self._service is None:
+            return {}
+        now, before, total = self._stats(), self._before, max(seconds["seconds"], 1e-9)
+        self._before = now
+        rates = {
+            "requests_per_s": (now["requests"] - before["requests"]) / total,
+            "scorer_busy_share": (now["busy_s"] - before["busy_s"]) / total,
+            "device_idle_share": (seconds["seconds/data"] + seconds["seconds/scores"]) / total,
+        }
+        return {f"service/{name}": value for name, value in (now | rates).items() if np.isfinite(value)}
+
+    def _stats(self) -> dict[str, float]:
+        stats = self._service.stats() if self._service else {}
+        return {name: float(value) for name, value in stats.items() if not isinstance(value, str)}

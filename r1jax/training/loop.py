@@ -28,11 +28,11 @@ from r1jax.degradations.dataset import Batch, TrainingData, load_photos
 from r1jax.degradations.mixes import parse_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.reward.scorer import scorer
-from r1jax.reward.service import RewardService
+from r1jax.reward.scorer import Scorer, scorer
+from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
-from r1jax.training.logs import RunLog
-from r1jax.training.rollout import collect_scores, make_rollout
+from r1jax.training.logs import RunLog, ServiceMeter
+from r1jax.training.rollout import OutsideRollout, collect_scores, make_rollout
 from r1jax.training.update import TrainState, make_update, optimiser
 
 Evaluate = Callable[[Agent], Mapping[str, float]]
@@ -68,6 +68,7 @@ def train(
     run_dir: str | pathlib.Path,
     *,
     evaluate: Evaluate | None = None,
+    make_evaluate: Callable[[Scorer | RewardService], Evaluate] | None = None,
     resume: bool = True,
     progress: bool = True,
     data: Data | None = None,
@@ -78,6 +79,7 @@ def train(
       run_dir: gets config.json, metrics.jsonl, tensorboard/, checkpoints/ and at the end agent/.
       evaluate: called with the agent every `eval.every` updates and after the last; what it returns is logged as
         eval/NAME.
+      make_evaluate: makes `evaluate` from the run's own scorer, which is then loaded only once.
       resume: go on from the newest checkpoint of `run_dir`; where there is none, start.
       progress: show a bar.
       data: training images, instead of those that `config.data` describes.
@@ -99,16 +101,19 @@ def train(
     policy = Policy(encoder(config.agent.encoder), env, config.agent)
     update_policy = make_update(policy, config)
     with contextlib.ExitStack() as stack:
-        service = _open_scorer(config.reward, stack)
+        service = _open_scorer(config.reward, run_dir, stack)
         scorer_params = service.params if config.reward.mode == "graph" else ()
+        if make_evaluate and first_process:
+            evaluate = make_evaluate(_host_scorer(service, config.reward))
         frozen = _replicate(mesh, (env.toolbox.params, policy.encoder.params, scorer_params))
 
         # --- The two programs ------------------------------------------------------------------------------------
-        rollout = make_rollout(env, policy, service, config.reward.mode, mesh=mesh)
+        rollout = _rollout(env, policy, service, config.reward.mode, mesh)
 
-        @jax.jit
-        def act(params: Any, frozen: Any, images: Any, ids: Any, update: Any) -> Any:
+        def roll_out(params: Any, frozen: Any, images: Any, ids: Any, update: Any) -> Any:
             return rollout(params, *frozen, images, ids, _key(config.seed, update, 0))
+
+        act: Any = roll_out if config.reward.mode == "outside" else jax.jit(roll_out)
 
         @jax.jit
         def learn(state: TrainState, trajectory: Any, scores: Any, update: Any, coef: Any) -> Any:
@@ -128,7 +133,7 @@ def train(
         # --- Updates ---------------------------------------------------------------------------------------------
         log = RunLog(run_dir, start=done, total=ppo.updates, progress=progress, enabled=first_process)
         stack.enter_context(log)
-        silent = 0
+        silent, meter = 0, ServiceMeter(service)
         batches = itertools.chain(first, batches)
         for update in range(done + 1, ppo.updates + 1):
             times = [time.perf_counter()]
@@ -149,7 +154,7 @@ def train(
             silent = silent + 1 if row["missing_share"] == 1 else 0
             _check(row, update, silent, config.reward)
             state = new_state if silent == 0 else state  # without scores Adam's momentum alone would move it
-            row |= _seconds(times) | _service_stats(service)
+            row |= (seconds := _seconds(times)) | meter.row(seconds)
             last = update == ppo.updates
             if evaluate and first_process and (last or _due(update, config.eval.every)):
                 values = evaluate(_agent(policy, state, env, config))
@@ -220,15 +225,30 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return f"{prefix}{name}={old[name]!r}, not {new[name]!r}"
 
 
-def _open_scorer(config: RewardConfig, stack: contextlib.ExitStack) -> Any:
+def _open_scorer(config: RewardConfig, run_dir: pathlib.Path, stack: contextlib.ExitStack) -> Any:
     """Returns the reward service, or the net itself where it runs inside the program."""
     if config.mode != "graph":
-        service = RewardService(config.scorer, config.mode, config.timeout_s, config.cache_dir)
-        return stack.enter_context(service)
-    graph = getattr(scorer(config.scorer), "graph", None)
+        process = jax.process_index()
+        log_path = run_dir / (f"scorer-{process}.log" if process else "scorer.log")
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        return stack.enter_context(open_service(config, log_path))
+    graph = getattr(scorer(config.scorer, config.options), "graph", None)
     if graph is None:
-        raise UsageError(f"reward.mode=graph: the scorer {config.scorer!r} is no Flax net; use ticket or blocking")
+        raise UsageError(
+            f"reward.mode=graph: the scorer {config.scorer!r} is no Flax net; use ticket, outside or blocking"
+        )
     return graph
+
+
+def _host_scorer(service: Any, config: RewardConfig) -> Scorer | RewardService:
+    """Returns what scores images between updates: the service where there is one."""
+    return service if isinstance(service, RewardService) else scorer(config.scorer, config.options)
+
+
+def _rollout(env: Environment, policy: Policy, service: Any, mode: Any, mesh: Mesh | None) -> Any:
+    if mode == "outside":
+        return OutsideRollout(env, policy, service, mesh=mesh)
+    return make_rollout(env, policy, service, mode, mesh=mesh)
 
 
 def _fresh_state(policy: Policy, config: Config, first: Batch | None) -> TrainState:
@@ -289,12 +309,6 @@ def _seconds(times: list[float]) -> dict[str, float]:
     """Returns how long each phase took: waiting for data, rollout, waiting for scores, update."""
     phases = dict(zip(("data", "rollout", "scores", "update"), np.diff(times), strict=True))
     return {"seconds": times[-1] - times[0]} | {f"seconds/{name}": float(value) for name, value in phases.items()}
-
-
-def _service_stats(service: Any) -> dict[str, float]:
-    stats = service.stats() if isinstance(service, RewardService) else {}
-    numbers = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
-    return {f"service/{name}": value for name, value in numbers.items() if np.isfinite(value)}
 
 
 def _check(row: Mapping[str, float], update: int, silent: int, config: RewardConfig) -> None:

@@ -6,10 +6,10 @@ and hands the new image to the scorer; how the scores come back is the mode:
   ticket    an image leaves for the reward service and a ticket stays; scores are collected after the scan
   blocking  the step waits for its scores
   graph     a scorer that is a Flax net runs inside the program
-  outside   the program keeps its images as uint8, to be scored when it has ended
   none      nothing is scored
+  outside   the horizon is a program call a step: the host submits a step's images while the next step runs
 
-The last three have no callback: such a program can be exported and cached on disk.
+The last three have no callback: their programs can be exported and cached on disk.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from r1jax.agent.policy import Params, Policy
 from r1jax.env.environment import Environment, State
 from r1jax.errors import UsageError
+from r1jax.images import to_uint8_in_graph
 from r1jax.reward.host_call import score_in_graph, submit_in_graph
 from r1jax.reward.scorer import GraphScorer
 from r1jax.reward.service import RewardService
 
-Mode = Literal["ticket", "blocking", "graph", "outside", "none"]
+Mode = Literal["ticket", "blocking", "graph", "none"]
 Rollout = Callable[..., "Trajectory"]
 
 
@@ -49,7 +50,7 @@ class Trajectory(NamedTuple):
     live: Bool[Array, "T b"]  # the episode had not ended: the action is a decision, STOP included
     valid: Bool[Array, "T b"]  # the action called a tool
     discount: Float[Array, "T b"]  # 0 where the action ended the episode
-    scores: Array  # [T+1, b] tickets or scores, or images uint8 [T+1, b, h, w, 3]; first the initial image
+    scores: Array  # [T+1, b] tickets or scores; first the initial image
     image: Float[Array, "b h w 3"]  # restored
 
 
@@ -76,8 +77,7 @@ def make_rollout(
     Raises:
       UsageError: no such mode.
     """
-    score = _scoring(service, mode)
-    encoder = policy.encoder
+    score, step = _scoring(service, mode), _make_step(env, policy, greedy)
 
     def rollout(
         policy_params: Params,
@@ -88,26 +88,101 @@ def make_rollout(
         ids: Int[Array, " b"],
         key: PRNGKeyArray,
     ) -> Trajectory:
-        def step(state: State, t: Array) -> tuple[State, tuple[Any, ...]]:
-            features = encoder.apply(encoder_params, state.image)
-            logits, value = policy.apply(policy_params, features, state.record, state.step)
-            action = jnp.argmax(logits, -1) if greedy else _sample(jax.random.fold_in(key, t), ids, logits)
-            log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
-            new_state, timestep = env.step(tool_params, state, action)
-            decision = (features, state.record, state.step, action, log_prob, value, logits, ~state.done)
-            return new_state, (
-                *decision,
-                timestep.valid,
-                timestep.discount,
-                score(scorer_params, new_state.image),
-            )
+        def scored_step(state: State, t: Array) -> tuple[State, tuple[Any, ...]]:
+            new_state, made = step(policy_params, tool_params, encoder_params, ids, key, state, t)
+            return new_state, (*made, score(scorer_params, new_state.image))
 
         state = env.reset(images)
         first = score(scorer_params, state.image)
-        state, (*steps, scores) = jax.lax.scan(step, state, jnp.arange(env.horizon))
+        state, (*steps, scores) = jax.lax.scan(scored_step, state, jnp.arange(env.horizon))
         return Trajectory._make([*steps, jnp.concatenate([first[None], scores]), state.image])
 
     return rollout if mesh is None else _shard(rollout, mesh)
+
+
+def _make_step(env: Environment, policy: Policy, greedy: bool) -> Callable[..., tuple[State, tuple[Any, ...]]]:
+    """Returns the pure step: (state, t) -> (new state, the fields of a Trajectory up to `discount`)."""
+
+    def step(
+        policy_params: Params,
+        tool_params: Any,
+        encoder_params: Any,
+        ids: Int[Array, " b"],
+        key: PRNGKeyArray,
+        state: State,
+        t: Array,
+    ) -> tuple[State, tuple[Any, ...]]:
+        features = policy.encoder.apply(encoder_params, state.image)
+        logits, value = policy.apply(policy_params, features, state.record, state.step)
+        action = jnp.argmax(logits, -1) if greedy else _sample(jax.random.fold_in(key, t), ids, logits)
+        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
+        new_state, timestep = env.step(tool_params, state, action)
+        decision = (features, state.record, state.step, action, log_prob, value, logits, ~state.done)
+        return new_state, (*decision, timestep.valid, timestep.discount)
+
+    return step
+
+
+class OutsideRollout:
+    """The mode "outside": a rollout that is not to be jitted, of two programs that are.
+
+    Called as what `make_rollout` returns is. While the devices work on a step, this process submits the images
+    of the step before it, so that a scorer starts as early as in the mode "ticket".
+
+    Attributes:
+      begin: images -> (state, images uint8 [1, b, h, w, 3]), jitted.
+      step: (policy_params, tool_params, encoder_params, ids, key, state, t) -> (new state, fields of a Trajectory
+        up to `discount` [1, b, ...], images uint8 [1, b, h, w, 3]), jitted.
+    """
+
+    def __init__(
+        self, env: Environment, policy: Policy, service: RewardService, *, mesh: Mesh | None = None, greedy: bool = False
+    ):
+        one_step = _make_step(env, policy, greedy)
+
+        def begin(images: Float[Array, "b h w 3"]) -> tuple[State, Array]:
+            state = env.reset(images)
+            return state, to_uint8_in_graph(state.image)[None]
+
+        def step(*args: Any) -> tuple[State, tuple[Any, ...], Array]:
+            # A scan, of one step: XLA then compiles the very step of the other modes, to the same bits.
+            *others, state, t = args
+            new_state, made = jax.lax.scan(lambda state, t: one_step(*others, state, t), state, t[None])
+            return new_state, made, to_uint8_in_graph(new_state.image)[None]
+
+        programs = (begin, step) if mesh is None else _shard_steps(begin, step, mesh)
+        self.begin, self.step = map(jax.jit, programs)
+        self._join = jax.jit(lambda steps: jax.tree.map(lambda *x: jnp.concatenate(x), *steps))
+        self._horizon, self._submit = env.horizon, service.submit
+
+    def __call__(
+        self,
+        policy_params: Params,
+        tool_params: Any,
+        encoder_params: Any,
+        scorer_params: Any,
+        images: Float[Array, "b h w 3"],
+        ids: Int[Array, " b"],
+        key: PRNGKeyArray,
+    ) -> Trajectory:
+        state, waiting = self.begin(images)
+        steps, tickets = [], []
+        for t in range(self._horizon):
+            state, made, new = self.step(policy_params, tool_params, encoder_params, ids, key, state, jnp.int32(t))
+            tickets.append(_on_host(lambda x: self._submit(x[0])[None], waiting))
+            steps.append(made)
+            waiting = new
+        tickets.append(_on_host(lambda x: self._submit(x[0])[None], waiting))
+        return Trajectory._make([*self._join(steps), self._join(tickets), state.image])
+
+
+def _shard_steps(begin: Callable[..., Any], step: Callable[..., Any], mesh: Mesh) -> tuple[Any, Any]:
+    episodes, in_time = P("data"), P(None, "data")
+    inputs = (P(), P(), P(), episodes, P(), episodes, P())
+    return (
+        jax.shard_map(begin, mesh=mesh, in_specs=episodes, out_specs=(episodes, in_time), check_vma=False),
+        jax.shard_map(step, mesh=mesh, in_specs=inputs, out_specs=(episodes, in_time, in_time), check_vma=False),
+    )
 
 
 def _sample(key: PRNGKeyArray, ids: Int[Array, " b"], logits: Float[Array, "b a"]) -> Int[Array, " b"]:
@@ -124,8 +199,6 @@ def _scoring(service: Any, mode: Mode) -> Callable[[Any, Float[Array, "b h w 3"]
         return lambda _, image: score_in_graph(service, image)
     if mode == "graph":
         return service.apply
-    if mode == "outside":
-        return lambda _, image: jnp.round(image * 255).astype(jnp.uint8)
     if mode == "none":
         return lambda _, image: jnp.zeros(image.shape[0], jnp.float32)
     raise UsageError(f"reward.mode: {mode!r} is not one of {', '.join(get_args(Mode))}")
@@ -142,22 +215,17 @@ def _shard(rollout: Rollout, mesh: Mesh) -> Rollout:
     return lambda *args: Trajectory._make(as_tuple(*args))
 
 
-def collect_scores(trajectory: Trajectory, service: RewardService | None, mode: Mode) -> Float[Array, "T1 b"]:
+def collect_scores(
+    trajectory: Trajectory, service: RewardService | None, mode: Mode | Literal["outside"]
+) -> Float[Array, "T1 b"]:
     """Returns the scores of a trajectory, [T+1, b], first those of the initial images; NaN where one is missing.
 
-    Waits for the rollout and, in the mode "ticket", at most the service's timeout after it.
+    Waits for the rollout and, in the modes "ticket" and "outside", at most the service's timeout after it.
     """
-    if mode == "ticket":
-        assert service is not None
-        return _on_host(service.collect, trajectory.scores)
-    if mode == "outside":
-        assert service is not None
-        return _on_host(lambda images: _score_images(service, images), trajectory.scores)
-    return trajectory.scores
-
-
-def _score_images(service: RewardService, images: np.ndarray) -> np.ndarray:
-    return service.score(images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2])
+    if mode not in ("ticket", "outside"):
+        return trajectory.scores
+    assert service is not None
+    return _on_host(service.collect, trajectory.scores)
 
 
 def _on_host(function: Callable[[np.ndarray], np.ndarray], x: Array) -> Array:

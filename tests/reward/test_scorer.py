@@ -29,7 +29,7 @@ def test_a_scorer_object_is_returned_as_it_is():
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ("nothing", "unknown scorer 'nothing'; there are lite"),
+        ("nothing", "unknown scorer 'nothing'; there are clip-iqa, deqa"),
         ("missing.py:A", "scorer file missing.py: no such file"),
         (f"{FILE}:Nothing", "defines no 'Nothing'"),
         (f"{FILE}:NoScore", "has no score(images) method"),
@@ -124,3 +124,15 @@ def test_importing_the_room_imports_no_jax():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_options_reach_the_constructor_and_the_version(tmp_path):
+    text = "class S:\n    def __init__(self, slope=1): self.slope = slope\n    def score(self, images): return images\n"
+    (tmp_path / "own.py").write_text(text)
+    spec = f"{tmp_path}/own.py:S"
+    assert scorer(spec, {"slope": 3}).slope == 3
+    assert identity(scorer(spec, {"slope": 3}), {"slope": 3}) != identity(scorer(spec))
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'incline'; its options are slope"):
+        scorer(spec, {"incline": 3})
+    with pytest.raises(UsageError, match="is built already"):
+        scorer(scorer(spec), {"slope": 3})

@@ -271,7 +271,7 @@ def test_a_scorer_that_cannot_be_loaded_is_said_at_once(name, kind, line):
 
 
 def test_other_modes_are_refused():
-    with pytest.raises(UsageError, match="ticket or blocking"):
+    with pytest.raises(UsageError, match="ticket or blocking or outside"):
         service("Brightness", mode="graph")
 
 

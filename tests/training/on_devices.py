@@ -1,5 +1,5 @@
-"""Run by the tests in a process of its own, with fake devices: `on_devices.py rollout`, or
-`on_devices.py train RUN_DIR [PROCESS NUM_PROCESSES PORT]`.
+"""Run by the tests in a process of its own, with fake devices: `on_devices.py rollout`,
+`on_devices.py train RUN_DIR [PROCESS NUM_PROCESSES PORT]`, or `on_devices.py vlm RUN_DIR MODEL`.
 """
 
 import sys
@@ -11,7 +11,13 @@ from probes import SCORERS, Flat, build, probe_config
 
 from r1jax.reward.service import RewardService
 from r1jax.training.loop import train
-from r1jax.training.rollout import collect_scores, make_rollout
+from r1jax.training.rollout import OutsideRollout, collect_scores, make_rollout
+
+
+def build_rollout(env, policy, service, mode, mesh):
+    if mode == "outside":
+        return OutsideRollout(env, policy, service, mesh=mesh)
+    return jax.jit(make_rollout(env, policy, service, mode, mesh=mesh))
 
 
 def compare_rollouts() -> None:
@@ -24,9 +30,9 @@ def compare_rollouts() -> None:
     batch = Flat((0.2, 0.5, 0.7, 1.0), side=256).batch(0, 0, 8)
     results = {}
     with RewardService(f"{SCORERS}:Target", timeout_s=30) as service:
-        for count, mode in [(1, "ticket"), (2, "ticket"), (4, "blocking")]:
+        for count, mode in [(1, "ticket"), (2, "ticket"), (2, "outside"), (4, "blocking")]:
             mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
-            rollout = jax.jit(make_rollout(env, policy, service, mode, mesh=mesh if count > 1 else None))
+            rollout = build_rollout(env, policy, service, mode, mesh if count > 1 else None)
             frozen = (env.toolbox.params, policy.encoder.params, ())
             trajectory = rollout(params, *frozen, batch.degraded, batch.ids, jax.random.key(0))
             assert len(trajectory.action.sharding.device_set) == count
@@ -51,5 +57,14 @@ def train_on_all(run_dir: str, process: str = "0", num_processes: str = "1", por
     train(config, run_dir, data=Flat((0.25, 0.5, 1.0)), progress=False)
 
 
+def train_with_vlm(run_dir: str, model: str) -> None:
+    """A short run on 256x256 images, scored by a vision-language model in its own process."""
+    options = {"model": model, "device": "cpu"}
+    fields = {"reward__scorer": "vlm", "reward__options": options, "reward__mode": "ticket", "reward__max_batch": 1}
+    config = probe_config(ppo__updates=2, ppo__episodes=4, eval__checkpoint_every=0, **fields)
+    result = train(config, run_dir, data=Flat((0.25, 0.5, 0.75, 1.0), side=256), progress=False)
+    assert all(row["missing_share"] == 0 for row in result.history)
+
+
 if __name__ == "__main__":
-    {"rollout": compare_rollouts, "train": train_on_all}[sys.argv[1]](*sys.argv[2:])
+    {"rollout": compare_rollouts, "train": train_on_all, "vlm": train_with_vlm}[sys.argv[1]](*sys.argv[2:])

@@ -151,7 +151,25 @@ def test_the_reward_service_trains_like_the_graph(straight, served):
     for one, other in zip(served.history, straight.history, strict=False):
         assert one["score_gain"] == pytest.approx(other["score_gain"], abs=1e-3)
         assert one["action/stop"] == other["action/stop"]
-    assert served.history[-1]["service/scored"] > 0
+    for row in served.history:
+        assert row["service/scored"] + row["service/hits"] == row["service/requests"] > 0
+        assert row["service/requests_per_s"] > 0 and 0 <= row["service/hit_rate"] <= 1
+        assert 0 < row["service/latency_p50_s"] <= row["service/latency_p95_s"] < 60
+        assert 0 <= row["service/scorer_busy_share"] <= 1 and 0 <= row["service/device_idle_share"] <= 1
+
+
+def test_the_four_modes_end_in_equal_parameters(tmp_path):
+    results = {}
+    for mode in ("graph", "ticket", "blocking", "outside"):
+        config = probe_config("Exact", reward__mode=mode, reward__options={"slope": 4}, **SHORT)
+        results[mode] = run(tmp_path / mode, config)
+        assert (tmp_path / mode / "scorer.log").is_file() == (mode != "graph")
+    reference = results["graph"]
+    assert reference.history[0]["score_gain"] != 0
+    for mode, result in results.items():
+        assert [row["score_gain"] for row in result.history] == [row["score_gain"] for row in reference.history], mode
+        for name, array in result.agent.params.items():
+            np.testing.assert_array_equal(array, reference.agent.params[name], err_msg=f"{mode} {name}")
 
 
 def assert_like_one_device(run_dir, served):

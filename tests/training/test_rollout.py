@@ -9,7 +9,7 @@ from probes import SCORERS, Flat, build, check_finished, probe_config, start_on_
 
 from r1jax.errors import UsageError
 from r1jax.reward.service import RewardService
-from r1jax.training.rollout import collect_scores, make_rollout
+from r1jax.training.rollout import OutsideRollout, collect_scores, make_rollout
 
 HORIZON = 3
 CONFIG = probe_config(env__horizon=HORIZON)
@@ -59,7 +59,9 @@ def test_one_scan_over_the_horizon_holds_tools_and_scoring(mode, service):
 def test_modes_give_the_same_scores_and_actions(service):
     results = {}
     for mode in ("graph", "ticket", "blocking", "outside"):
-        trajectory = jax.jit(make_rollout(ENV, POLICY, source(mode, service), mode))(*arguments())
+        outside = OutsideRollout(ENV, POLICY, service)
+        run = outside if mode == "outside" else jax.jit(make_rollout(ENV, POLICY, source(mode, service), mode))
+        trajectory = run(*arguments())
         results[mode] = trajectory, np.asarray(collect_scores(trajectory, service, mode))
     reference, scores = results["graph"]
     assert scores.shape == (HORIZON + 1, 12)
@@ -130,11 +132,22 @@ def test_traced_once():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("mode", ["graph", "outside", "none"])
+@pytest.mark.parametrize("mode", ["graph", "none"])
 def test_program_without_callbacks_exports_for_accelerators(mode, service):
     rollout = make_rollout(ENV, POLICY, source(mode, service), mode)
     exported = jax.export.export(jax.jit(rollout), platforms=["cuda", "tpu"])(*arguments())
     assert exported.platforms == ("cuda", "tpu")
+
+
+def test_programs_of_the_outside_rollout_export_for_accelerators(service):
+    rollout = OutsideRollout(ENV, POLICY, service)
+    params, tools, encoder, _, images, ids, key = arguments()
+    state, _ = jax.eval_shape(rollout.begin, images)
+    for program, inputs in [
+        (rollout.begin, (images,)),
+        (rollout.step, (params, tools, encoder, ids, key, state, jnp.int32(0))),
+    ]:
+        assert jax.export.export(program, platforms=["cuda", "tpu"])(*inputs).platforms == ("cuda", "tpu")
 
 
 def test_program_with_callbacks_does_not(service):

@@ -1,0 +1,194 @@
+"""`r1jax serve-scorer`: what it answers, what it refuses, how it ends; and training through it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.reward import RewardService, scorer
+from r1jax.reward.remote import RemoteScorer
+from r1jax.reward.server import TOKEN_ENV, ScoreServer
+
+FILE = pathlib.Path(__file__).with_name("scorers.py")
+
+
+@pytest.fixture
+def serve():
+    """Starts servers around scorers of scorers.py in this process; returns their URL."""
+    opened = []
+
+    def start(name="Brightness", token="", **options):
+        service = RewardService(f"{FILE}:{name}", timeout_s=20, worker=False)
+        server = ScoreServer(service, port=0, token=token, **options)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        opened.append((server, service))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, service in opened:
+        server.stop()
+        service.close()
+
+
+def images(num, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (num, 8, 6, 3), dtype=np.uint8)
+
+
+def ask(url, body=None, **headers):
+    """Returns (status, text)."""
+    request = urllib.request.Request(url, data=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+RAW = {"Content_Type": "application/octet-stream"}
+
+
+def test_the_client_gets_the_scorers_scores_name_and_version(serve):
+    client = RemoteScorer(serve())
+    batch = images(5)
+    np.testing.assert_array_equal(client.score(batch), scorer(f"{FILE}:Brightness").score(batch))
+    assert client.name == "Brightness" and client.version.startswith("0+")
+
+
+def test_a_missing_score_stays_missing(serve):
+    url = serve("NotANumber")
+    batch = images(3)
+    batch[1, 0, 0, 0], batch[0, 0, 0, 0], batch[2, 0, 0, 0] = 13, 0, 0
+    scores = RemoteScorer(url).score(batch)
+    assert np.isnan(scores).tolist() == [False, True, False]
+    status, text = ask(f"{url}/score", batch[1:2].tobytes(), X_Image_Shape="1,8,6,3", **RAW)
+    assert status == 200 and json.loads(text)["scores"] == [None] and "nan" in json.loads(text)["problem"]
+
+
+def test_png_health_and_metrics(serve, tmp_path):
+    from r1jax.images.io import write_image
+
+    url, image = serve(), images(1)[0]
+    write_image(tmp_path / "a.png", image)
+    status, text = ask(f"{url}/score", (tmp_path / "a.png").read_bytes(), Content_Type="image/png")
+    assert status == 200
+    np.testing.assert_allclose(json.loads(text)["scores"], scorer(f"{FILE}:Brightness").score(image[None]))
+    status, text = ask(f"{url}/healthz")
+    assert status == 200 and json.loads(text)["status"] == "ok" and json.loads(text)["name"] == "Brightness"
+    ask(f"{url}/nothing")
+    status, text = ask(f"{url}/metrics")
+    lines = text.splitlines()
+    assert "r1jax_scorer_requests_total 1" in lines and "r1jax_scorer_scored_total 1" in lines
+    assert 'r1jax_scorer_http_responses_total{code="404"} 1' in lines
+    assert any(line.startswith('r1jax_scorer_latency_seconds{quantile="0.95"} 0.') for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        ("/nothing", b"x", RAW, 404),
+        ("/score", b"x" * 2000, {**RAW, "X_Image_Shape": "1,10,10,3"}, 413),
+        ("/score", b"x" * 12, {**RAW, "X_Image_Shape": "1,2,2,4"}, 400),
+        ("/score", b"x" * 12, {**RAW, "X_Image_Shape": "1,2,-2,-3"}, 400),
+        ("/score", b"x" * 12, {**RAW, "X_Image_Shape": "many"}, 400),
+        ("/score", b"x" * 12, RAW, 400),
+        ("/score", b"x" * 12, {"Content_Type": "application/python-pickle"}, 415),
+        ("/score", b"x" * 12, {"Content_Type": "image/png"}, 400),
+        ("/score", b"\x89PNG\r\n\x1a\nxxxx", {"Content_Type": "image/png"}, 400),
+    ],
+)
+def test_wrong_requests_are_refused_with_a_line(path, body, headers, status, serve):
+    url = serve(max_bytes=1000)
+    code, text = ask(url + path, body, **headers)
+    assert code == status and "\n" not in json.loads(text)["error"]
+    assert ask(f"{url}/healthz")[0] == 200  # and the server goes on
+
+
+def test_a_token_is_wanted_where_one_is_set(serve, monkeypatch):
+    url = serve(token="open sesame")
+    assert ask(f"{url}/metrics")[0] == 401
+    assert ask(f"{url}/metrics", Authorization="Bearer wrong")[0] == 401
+    assert ask(f"{url}/metrics", Authorization="Bearer open sesame")[0] == 200
+    without = RemoteScorer(url)
+    assert np.isnan(without.score(images(2))).all() and "status 401" in without.last_problem
+    monkeypatch.setenv(TOKEN_ENV, "open sesame")
+    assert np.isfinite(RemoteScorer(url).score(images(1))).all()
+
+
+def test_off_loopback_a_token_is_a_must():
+    with RewardService(f"{FILE}:Brightness", worker=False) as service:
+        with pytest.raises(UsageError, match=f"put a token into the variable {TOKEN_ENV}"):
+            ScoreServer(service, host="0.0.0.0", port=0)
+        ScoreServer(service, host="0.0.0.0", port=0, token="open sesame").server_close()
+
+
+def test_a_server_that_is_not_there_is_one_line():
+    with pytest.raises(R1JaxError, match="start one with: r1jax serve-scorer"):
+        RemoteScorer("http://127.0.0.1:1", retries=0)
+
+
+@pytest.fixture
+def started(tmp_path):
+    """The command itself, in a process of its own."""
+    processes = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "r1jax", "serve-scorer", "--port", "0", "--json", *arguments]
+        env = os.environ | {"JAX_PLATFORMS": "cpu"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        processes.append(process)
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        return process, json.loads(line)["url"]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_command_serves_and_ends_cleanly(started):
+    process, url = started("--scorer", f"{FILE}:Slow")
+    client = RemoteScorer(url, backoff_s=0.05)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(client.score(images(2))))
+    thread.start()
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    thread.join(20)
+    np.testing.assert_array_equal(got[0], scorer(f"{FILE}:Brightness").score(images(2)))
+    assert process.wait(20) == 0
+    assert process.stderr.read() == ""
+    start = time.monotonic()
+    assert np.isnan(client.score(images(2, seed=1))).all() and "ConnectionRefused" in client.last_problem
+    assert time.monotonic() - start < 30
+
+
+def test_training_through_the_server_equals_the_graph(started, tmp_path):
+    from r1jax.config import Config, override
+    from r1jax.training.loop import train
+
+    _, url = started("--scorer", "lite", "--max-batch", "4")
+    fields = {
+        "env.toolbox": ("brighten", "clahe"), "env.horizon": 2, "data.crop": 32, "data.mixes": "dark",
+        "agent.encoder": "pixels", "agent.hidden": (16,), "ppo.episodes": 4, "ppo.updates": 2, "eval.every": 0,
+    }  # fmt: skip
+    results = []
+    for name, reward in {
+        "graph": {"reward.mode": "graph"},
+        "remote": {"reward.scorer": "remote", "reward.options.url": url, "reward.max_batch": 4},
+    }.items():
+        results.append(train(override(Config(), {**fields, **reward}), tmp_path / name, progress=False))
+    graph, remote = results
+    assert remote.history[-1]["missing_share"] == 0 and graph.history[0]["score_gain"] != 0
+    for name, array in graph.agent.params.items():
+        np.testing.assert_array_equal(remote.agent.params[name], array, err_msg=name)
