@@ -50,3 +50,15 @@ def test_own_graph_scorer(tmp_path, images):
     np.testing.assert_allclose(brightness.score(images), expected, rtol=1e-5)
     inside = brightness.graph.apply(brightness.graph.params, images.astype(np.float32) / 255)
     np.testing.assert_allclose(inside, expected, rtol=1e-5)
+
+
+def test_the_guide_names_every_scorer_and_its_configs_are_right():
+    from r1jax.config import RewardConfig
+    from r1jax.reward.scorer import _BUILTIN
+
+    text = (DOCS / "guide-scorers.md").read_text()
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")][:10]
+    named = {name for cell in table for name in re.findall(r"`([^`]+)`", cell)}
+    assert named - {"FILE.py:Class"} == set(_BUILTIN)
+    configs = [eval(block, {"RewardConfig": RewardConfig}) for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    assert [config.scorer for config in configs] == ["vlm", "mixture"]

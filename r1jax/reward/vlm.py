@@ -90,7 +90,8 @@ class TransformersScorer:
     def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
         """Returns one score an image, on the scale of the weights."""
         whole = self._rate(images)
-        boxes = crop_boxes(*images.shape[1:3], self._crops, self._crop_size)
+        _, height, width, _ = images.shape
+        boxes = crop_boxes(height, width, self._crops, self._crop_size)
         if not boxes:
             return whole
         parts = [self._rate(images[:, top:bottom, left:right]) for top, bottom, left, right in boxes]

@@ -98,7 +98,7 @@ def on_devices(folder):
 
     built = scorer("deqa", {"checkpoint": folder, "dtype": "float32"})
     kernels = {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(built.graph.params)}
-    sharded = {name: str(x.sharding.spec) for name, x in kernels.items() if not x.sharding.is_fully_replicated}
+    sharded = {name: list(x.sharding.spec) for name, x in kernels.items() if not x.sharding.is_fully_replicated}
     held = sum(x.addressable_shards[0].data.nbytes for x in kernels.values())
     print(json.dumps({"scores": built.score(images(3)).tolist(), "sharded": sharded, "held": held}))
 
