@@ -54,7 +54,7 @@ def scorer(tmp_path):
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=[] if f == "raises" else pytest.mark.slow) for f in FAULTS])
 def test_the_step_is_masked_and_the_run_goes_on(fault, scorer, tmp_path):
     quick = {"reward__timeout_s": 3.0, "reward__max_batch": 1} if fault == "hangs" else {}
-    result = run(tmp_path / "run", probe_config(**SHORT, **scorer, **quick, reward__options={"fault": fault}))
+    result = run(tmp_path / "run", probe_config(**{**SHORT, **scorer, **quick}, reward__options={"fault": fault}))
     assert all(0 < row["missing_share"] <= 1 for row in result.history)
     assert all(np.isfinite(list(row.values())).all() for row in result.history)
     assert all(np.isfinite(array).all() for array in result.agent.params.values())
