@@ -286,6 +286,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         mixes=args.mixes,
         per_mix=args.per_mix,
         judge=args.judge,
+        no_reference=args.no_reference,
         out=args.output,
         trees=args.trees,
         command=args.command_line,
@@ -354,6 +355,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--mixes", help="group A, B, C, or mixes (default: data.mixes of the config)")
     sub.add_argument("--per-mix", type=int, help="use only so many photos a mix")
     sub.add_argument("--judge", action="store_true", help="add VSI, which no scorer here was trained on")
+    sub.add_argument("--no-reference", action="store_true", help="add MANIQA, CLIP-IQA and MUSIQ (pip install pyiqa)")
     sub.add_argument("-o", "--output", help="folder for table, records, samples (default: RUN/evaluation)")
     sub.add_argument("--trees", help="folder that keeps the oracle's trees for the next time")
     sub.add_argument("--markdown", action="store_true", help="print the table as Markdown")

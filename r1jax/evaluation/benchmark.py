@@ -37,6 +37,7 @@ def evaluate(
     folder: pathlib.Path | None = None,
     tree_folder: pathlib.Path | None = None,
     judge: bool = False,
+    no_reference: bool = False,
     reference: str | None = "agent",
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -49,6 +50,7 @@ def evaluate(
       tree_folder: keeps the trees, so that an interrupted evaluation goes on and another one starts from
         them.
       judge: adds VSI, computed of every state of a tree.
+      no_reference: adds MANIQA, CLIP-IQA and MUSIQ of every restored image; needs pyiqa.
       reference: the planner whose differences to the others get intervals, and whose images are the samples.
       about: added to the provenance: the command, the config, the photo set, the digest of the agent's
         weights.
@@ -63,6 +65,7 @@ def evaluate(
     height, width = benchmark.degraded.shape[1:3]
     simulator.measure(height, width)
     runner = _Runner(planners, benchmark, simulator, tree_folder, judges.tree_metrics(judge))
+    runner.metrics |= judges.no_reference() if no_reference else {}
     samples = set(choose_samples(benchmark.mix)) if folder else set()
     sampled = reference if reference in {planner.name for planner in planners} else planners[-1].name
     records: list[Record] = []
@@ -90,7 +93,7 @@ class _Runner:
     ):
         self._planners, self._benchmark, self._simulator = planners, benchmark, simulator
         self._tree_folder, self._tree_metrics = tree_folder, tree_metrics
-        self._metrics = judges.ALWAYS | tree_metrics
+        self.metrics = judges.ALWAYS | tree_metrics
         self._exhaustive = any(isinstance(planner, Oracle) for planner in planners)
         shape = benchmark.degraded.shape[1:3]
         self._fingerprint = simulator.fingerprint(*shape) if tree_folder and self._exhaustive else ""
@@ -139,7 +142,7 @@ class _Runner:
         block = min(self._simulator.block(*clean.shape[1:3]), _CHUNK)
         measured = {
             name: measure_quality(metric, result.images, clean, block)
-            for name, metric in self._metrics.items()
+            for name, metric in self.metrics.items()
         }
         for row, actions in enumerate(result.actions):
             path = path_of(actions, world.num_tools)

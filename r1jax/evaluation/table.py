@@ -19,6 +19,9 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("psnr_y", "PSNR Y", ".2f"),
     ("ssim_y", "SSIM Y", ".4f"),
     ("vsi", "VSI", ".4f"),
+    ("maniqa", "MANIQA", ".3f"),
+    ("clip-iqa", "CLIP-IQA", ".3f"),
+    ("musiq", "MUSIQ", ".2f"),
     ("score", "score", ".3f"),
     ("share", "share", ".0%"),
     ("share_psnr_y", "share PSNR Y", ".0%"),
@@ -29,7 +32,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("scorings", "scorings", ".1f"),
     ("seconds", "s/image", ".3f"),
 )
-_COMPARED = ("psnr", "psnr_y", "ssim_y", "vsi", "score", "share", "share_psnr_y", "share_vsi")
+_COMPARED = ("psnr", "psnr_y", "ssim_y", "vsi", "maniqa", "clip-iqa", "musiq", "score", "share", "share_psnr_y", "share_vsi")
 _SHARES = {"share": "score", "share_psnr_y": "psnr_y", "share_vsi": "vsi"}  # share -> what it is a share of
 
 

@@ -44,6 +44,22 @@ def test_rows(make_benchmark, quiet):
     assert rows["input"]["psnr"] != pytest.approx(rows["input"]["psnr_y"], abs=0.1)
 
 
+def test_metrics_without_a_reference_stand_in_their_own_ranges(make_benchmark, quiet, monkeypatch):
+    class Brightness:
+        def score(self, images):
+            return (1 + 4 * images.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+
+    monkeypatch.setattr("r1jax.evaluation.judges.scorer", lambda name: Brightness())
+    toy, benchmark = make_benchmark()
+    table = evaluate([FixedOrder(("lighten",))], benchmark, toy.simulator, progress=False, no_reference=True)
+    brightness = group_mean(np.asarray(benchmark.degraded).mean((1, 2, 3)), benchmark.mix)
+    rows = _rows(table)
+    assert rows["input"]["maniqa"] == pytest.approx(brightness, abs=0.01)
+    assert rows["input"]["musiq"] == pytest.approx(100 * brightness, abs=1)
+    assert rows["fixed order"]["clip-iqa"] > rows["input"]["clip-iqa"]
+    assert "MUSIQ" in table.to_text()
+
+
 def test_trees_change_no_figure(make_benchmark, quiet):
     toy, benchmark = make_benchmark()
     planners = PLANNERS[:3]
