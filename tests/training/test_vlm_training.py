@@ -17,7 +17,7 @@ from r1jax.config import Config, override
 from r1jax.training.logs import read_log
 from r1jax.training.loop import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 @pytest.fixture(scope="module")
