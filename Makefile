@@ -52,6 +52,7 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/dispatch.py
 	$(BIN)/python benchmarks/reward_overlap.py
+	$(BIN)/python benchmarks/deqa.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -1,6 +1,11 @@
 """Quality scores as rewards: scorers, and the service that runs one beside the training process.
 
     scorer.py      what a scorer is; finding one by name or in a file
+    lite.py, vlm.py, deqa.py, iqa.py, mixture.py
+                   scorers: embedded, of transformers, DeQA-Score in Flax, of pyiqa, several as one
+    levels.py      how a multimodal LLM is asked, and its answer read
+    http.py, remote.py
+                   scorers behind an OpenAI-compatible server, and behind our own, which is server.py
     service.py     RewardService: submit images, collect scores
     host_call.py   the same from inside a jitted program
     queue.py       images that wait for a score; what happens when a scorer fails
