@@ -69,12 +69,15 @@ def _restore(args: argparse.Namespace) -> int:
     if not jobs:
         return 1
     restorer, rows = Restorer(load_agent(args.agent)), []
+    plan, planned = None, 0  # the plan that is followed, and by how many images
     for source, target in jobs:
         try:
             photo = read_image(source)
             if target.exists() and not args.overwrite:
                 raise R1JaxError(f"{target}: exists already; --overwrite replaces it")
-            result = restorer(photo.pixels, args.upscale)
+            plan = plan if planned < args.reuse_plan else None
+            result = restorer(photo.pixels, args.upscale, search=args.search, plan=plan)
+            plan, planned = result.plan, 1 if plan is None else planned + 1
             alpha = _enlarged(photo.alpha, args.upscale)
             write_image(target, result.image, alpha, overwrite=args.overwrite)
         except R1JaxError as error:
@@ -257,11 +260,18 @@ def _train(args: argparse.Namespace) -> int:
     from r1jax import config as configuration
     from r1jax.evaluation.during_training import TrainingEvaluation
     from r1jax.training.loop import train
+    from r1jax.training.tree import load_training_tree
+    from r1jax.training.tree_evaluation import TreeEvaluation
 
     config = configuration.load(args.config, args.overrides)
     run = pathlib.Path(args.run_dir or f"runs/{config.name}")
-    make = (lambda scorer: TrainingEvaluation(config, scorer)) if config.eval.every else None
-    result = train(config, run, make_evaluate=make, progress=not args.quiet)
+    tree = load_training_tree(args.tree) if args.tree else None
+    make = evaluate = None
+    if config.eval.every and args.eval_tree:
+        evaluate = TreeEvaluation(config, load_training_tree(args.eval_tree))
+    elif config.eval.every:
+        make = lambda scorer: TrainingEvaluation(config, scorer)  # noqa: E731
+    result = train(config, run, evaluate=evaluate, make_evaluate=make, progress=not args.quiet, tree=tree)
     if process > 0:  # the first one speaks for all
         return 0
     last = result.history[-1] if result.history else {}
@@ -270,6 +280,32 @@ def _train(args: argparse.Namespace) -> int:
         print(json.dumps({"run": str(run), "seconds": round(result.seconds, 1), **summary}))
     else:
         print(f"trained {config.ppo.updates} updates in {result.seconds:.0f} s: {run}")
+    return 0
+
+
+def _tree(args: argparse.Namespace) -> int:
+    from r1jax import config as configuration
+    from r1jax.training.tree_build import build_training_tree
+
+    index, _, parts = args.part.partition("/")
+    if not (index.isdecimal() and parts.isdecimal() and int(index) < int(parts)):
+        raise UsageError(f"--part {args.part}: want I/N with I from 0 to N - 1")
+    result = build_training_tree(
+        configuration.load(args.config, args.overrides),
+        args.output,
+        photos=args.photos,
+        num_images=args.images,
+        seed=args.tree_seed,
+        part=(int(index), int(parts)),
+        dtype=args.dtype,
+        estimate_only=args.estimate,
+        progress=not args.quiet,
+    )
+    summary = {"tree": args.output, "built": result.built, "complete": result.complete, "images": result.num_images}
+    if args.json:
+        print(json.dumps(summary | {"seconds": round(result.seconds, 1)}))
+    elif not args.estimate:
+        print(f"{args.output}: {result.complete} of {result.num_images} images complete, {result.built} built now")
     return 0
 
 
@@ -297,12 +333,24 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from r1jax.training.sweep import run_sweep
+    from r1jax.training.sweep import run_sweep, table
 
-    rows = run_sweep(args.config, args.run_dir, args.overrides, dry_run=args.dry_run)
-    if args.json:
-        print(json.dumps(rows))
+    slurm = None
+    if args.slurm is not None:
+        slurm = dict(_key_value(word) for word in args.slurm.split(",") if word)
+    rows = run_sweep(
+        args.config, args.run_dir, args.overrides, seeds=args.seeds, tree=args.tree, eval_tree=args.eval_tree,
+        small=args.small, jobs=args.jobs, slurm=slurm, dry_run=args.dry_run,
+    )  # fmt: skip
+    print(json.dumps(rows) if args.json else table(rows))
     return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def _key_value(word: str) -> tuple[str, Any]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise UsageError(f"--slurm {word}: want NAME=VALUE,NAME=VALUE, such as slurm_partition=gpu,timeout_min=60")
+    return name, int(value) if value.isdecimal() else value
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -343,10 +391,29 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", help="a file for one image, else a folder (default: NAME_restored.png)")
     sub.add_argument("--agent", help="a trained agent or its run folder (default: the shipped one)")
     sub.add_argument("--upscale", type=int, default=1, choices=(1, 2, 3, 4), help="enlarge so many times")
+    search = "how to plan: argmax, sample:N, beam:N or beam:N:value (default: %(default)s)"
+    sub.add_argument("--search", default="argmax", help=search)
+    frames = "frames of a video, sorted by name: follow one plan for so many images before planning anew"
+    sub.add_argument("--reuse-plan", type=int, default=1, metavar="N", help=frames)
     sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
     sub = command("train", _train, "Train an agent; continues a run that was stopped.", config=True)
     sub.add_argument("--run", dest="run_dir", help="the run's folder (default: runs/NAME)")
+    sub.add_argument("--tree", help="train by look-ups in a folder that `r1jax tree build` has made")
+    sub.add_argument("--eval-tree", help="evaluate by look-ups too, in a tree of held-out photos")
+
+    sub = command("tree", _tree, "Compute every state of a config's training images once, for `train --tree`.")
+    sub.set_defaults(takes_overrides=True)
+    sub.add_argument("action", choices=("build",))
+    sub.add_argument("config", help="a config file; any field as --FIELD=VALUE")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.add_argument("-o", "--output", required=True, help="the tree's folder; a build that was stopped goes on")
+    sub.add_argument("--photos", help="folder of clean photos (default: data.photos of the config)")
+    sub.add_argument("--images", type=int, help="images of the tree (default: every photo under every mix once)")
+    sub.add_argument("--tree-seed", type=int, default=0, help="of crops and degradations (default: %(default)s)")
+    sub.add_argument("--part", default="0/1", metavar="I/N", help="build every N-th image from I on; run N such processes")
+    sub.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="of features (default: %(default)s)")
+    sub.add_argument("--estimate", action="store_true", help="only print time and size")
 
     sub = command("evaluate", _evaluate, "Compare an agent with other planners.", config=True)
     sub.add_argument("--checkpoint", help="a run folder or an agent (default: the shipped agent)")
@@ -362,6 +429,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("sweep", _sweep, "Train every variant of a config file's sweep().", config=True)
     sub.add_argument("--run", dest="run_dir", help="folder of the variants' runs (default: runs/NAME)")
+    sub.add_argument("--seeds", type=int, default=1, help="runs of each variant (default: %(default)s)")
+    sub.add_argument("--small", action="store_true", help="apply the file's SMALL: minutes on two CPU cores")
+    sub.add_argument("--tree", help="one transition tree for all runs")
+    sub.add_argument("--eval-tree", help="evaluate by look-ups in a tree of held-out photos")
+    sub.add_argument("--jobs", type=int, default=1, help="runs at once (default: %(default)s)")
+    sub.add_argument("--slurm", metavar="NAME=VALUE,...", help="run by submitit with these parameters")
     sub.add_argument("--dry-run", action="store_true", help="only list the variants")
 
     sub = command("synth", _synth, "Degrade photos by the MiO100 protocol.")

@@ -76,8 +76,15 @@ def _plain(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Proximal policy optimisation (arXiv 1707.06347) with GAE (arXiv 1506.02438)."""
+    """Policy optimisation; by default proximal (arXiv 1707.06347) with GAE (arXiv 1506.02438).
 
+    grpo compares the episodes of an image with each other instead of with a critic, reinforce each with the mean of the
+    others; vtrace is for a policy that acts while it lags behind the one that learns.
+    """
+
+    algorithm: Literal["ppo", "grpo", "reinforce", "vtrace"] = "ppo"
+    group_size: int = 1  # episodes of one image in an update; grpo and reinforce need 2 or more
+    lag: int = 0  # updates after which the acting policy is renewed, beyond the first; needs vtrace
     updates: int = 200
     episodes: int = 32  # episodes an update, all devices together
     epochs: int = 4
@@ -88,7 +95,11 @@ class PPOConfig:
     value_coef: float = 0.5
     entropy_start: float = 0.05
     entropy_end: float = 0.01
+    entropy_schedule: Literal["linear", "cosine"] = "linear"
+    kl_coef: float = 0.0  # of the KL divergence from the policy that acted
     learning_rate: float = 1e-3
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"  # the last two end at 0
+    warmup: int = 0  # updates in which the learning rate rises from 0
     max_grad_norm: float = 0.5
     normalise_advantage: bool = True
 
@@ -220,6 +231,18 @@ def load_sweep(path: str | pathlib.Path) -> Iterator[tuple[dict[str, Any], Confi
         raise UsageError(f"{path}: defines no sweep()")
     for overrides in module.sweep():
         yield overrides, override(module.config(), overrides)
+
+
+def load_small(path: str | pathlib.Path) -> dict[str, Any]:
+    """Returns the file's `SMALL`: overrides that let its sweep run on two CPU cores in minutes.
+
+    Raises:
+      UsageError: the file defines none.
+    """
+    module = _module(path)
+    if not hasattr(module, "SMALL"):
+        raise UsageError(f"{path}: defines no SMALL")
+    return dict(module.SMALL)
 
 
 def _module(path: str | pathlib.Path) -> types.ModuleType:

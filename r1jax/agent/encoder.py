@@ -45,6 +45,8 @@ def encoder(name: str) -> Encoder:
     Raises:
       UsageError: there is none; the line lists those there are.
     """
+    from r1jax.agent import clip  # noqa: F401  registers its towers
+
     if name not in _FACTORIES:
         raise UsageError(f"agent.encoder: no encoder {name!r}; there are {', '.join(sorted(_FACTORIES))}")
     return _FACTORIES[name]()

@@ -99,12 +99,22 @@ class TrainingData:
 
     def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         photo = self.photos[rng.integers(len(self.photos))].pixels
-        clean = random_crop(photo, self.crop, rng)
-        clean = np.ascontiguousarray(clean[:, ::-1]) if rng.random() < 0.5 else clean
-        mix = self.mixes[rng.integers(len(self.mixes))]
-        if rng.random() < self.clean_share:
-            return clean, clean
-        return degrade(clean, mix, int(rng.integers(2**31))).image, clean
+        return degraded_pair(photo, self.mixes, self.crop, self.clean_share, rng)
+
+
+def degraded_pair(
+    photo: UInt8[np.ndarray, "h w 3"], mixes: tuple[Mix, ...], side: int, clean_share: float, rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s 3"]]:
+    """Returns a random crop, mirrored or not, degraded by one of `mixes`, and clean.
+
+    With a chance of `clean_share` both are the clean crop.
+    """
+    clean = random_crop(photo, side, rng)
+    clean = np.ascontiguousarray(clean[:, ::-1]) if rng.random() < 0.5 else clean
+    mix = mixes[rng.integers(len(mixes))]
+    if rng.random() < clean_share:
+        return clean, clean
+    return degrade(clean, mix, int(rng.integers(2**31))).image, clean
 
 
 def build_benchmark(

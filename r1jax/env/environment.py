@@ -112,7 +112,7 @@ class Environment:
         step = state.step + live
         stopped = live & (action == num_tools) if self.stop else jnp.zeros_like(live)
         new_state = State(
-            image=self._restore(tool_params, state.image, tool, valid),
+            image=self.restore(tool_params, state.image, tool, valid),
             record=_write(state.record, state.step, jnp.where(valid, tool, -1), live),
             step=step,
             done=state.done | stopped | (step >= self.horizon),
@@ -120,7 +120,14 @@ class Environment:
         observation = Observation(new_state.image, new_state.record, new_state.step)
         return new_state, TimeStep(observation, (~new_state.done).astype(jnp.float32), valid)
 
-    def _restore(self, tool_params: tuple[Any, ...], image: Array, tool: Array, valid: Array) -> Array:
+    def restore(
+        self,
+        tool_params: tuple[Any, ...],
+        image: Float[Array, "b h w 3"],
+        tool: Int[Array, " b"],
+        valid: Bool[Array, " b"],
+    ) -> Float[Array, "b h w 3"]:
+        """Returns the images after their tools; one whose call is not valid stays as it is."""
         restored = quantise(dispatch(self.toolbox, tool_params, image, tool, self.block_size))
         # Chosen, not just quantised again: an image without a tool call keeps its very bits.
         return jnp.where(valid[:, None, None, None], restored, image)

@@ -8,15 +8,16 @@ whole image at once (`Tool.whole_image`) is never tiled.
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from r1jax.agent.agent import Agent, load_agent
 from r1jax.errors import UsageError
+from r1jax.evaluation.search import Node, Problem, Search
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.images.io import read_image
 from r1jax.images.resize import resize_bicubic
@@ -48,6 +49,7 @@ def restore(
     image: str | pathlib.Path | UInt8[np.ndarray, "h w 3"],
     agent: str | pathlib.Path | Agent | None = None,
     upscale: int = 1,
+    search: str = "argmax",
 ) -> Restoration:
     """Restores a photo with the shipped agent, or with another one.
 
@@ -55,13 +57,14 @@ def restore(
       image: a file, or sRGB uint8 [H, W, 3].
       agent: an agent, or where one is saved.
       upscale: the result is so many times larger; the agent starts from the bicubic enlargement.
+      search: how it plans, see `r1jax.evaluation.search.Search`: "argmax", "sample:8", "beam:3".
 
     Raises:
       ImageError: the file cannot be read.
       UsageError: `upscale` is not in 1..4, or there is no agent.
     """
     pixels = image if isinstance(image, np.ndarray) else read_image(image).pixels
-    return _restorer(agent)(pixels, upscale)
+    return _restorer(agent)(pixels, upscale, search=search)
 
 
 def _restorer(agent: str | pathlib.Path | Agent | None) -> "Restorer":
@@ -88,10 +91,12 @@ class Restorer:
         self.scorer: Scorer | None = rated_by or (scorer("lite") if score else None)
         policy = agent.policy
 
-        def preferences(params: Any, encoder_params: Any, views: Array, record: Array, step: Array) -> Array:
+        def preferences(
+            params: Any, encoder_params: Any, views: Array, record: Array, step: Array
+        ) -> tuple[Array, Array]:
             features = policy.encoder.apply(encoder_params, views)
-            logits, _ = policy.apply(params, features, record, step)
-            return jax.nn.log_softmax(logits).mean(0)
+            logits, value = policy.apply(params, features, record, step)
+            return jax.nn.log_softmax(jax.nn.log_softmax(logits).mean(0)), value.mean()
 
         self._preferences = jax.jit(preferences)
         self._tools = [
@@ -99,11 +104,22 @@ class Restorer:
             for tool in agent.env.toolbox.tools
         ]
 
-    def __call__(self, pixels: UInt8[np.ndarray, "h w 3"], upscale: int = 1) -> Restoration:
-        """Restores one photo, greedily: the likeliest action at every step, one pass, no search.
+    def __call__(
+        self,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        upscale: int = 1,
+        *,
+        search: str = "argmax",
+        plan: Sequence[str] | None = None,
+    ) -> Restoration:
+        """Restores one photo.
+
+        Args:
+          search: how the agent plans; "argmax" is the paper's: the likeliest action at every step, one pass.
+          plan: follow this plan instead, as for the frames of a video after the first.
 
         Raises:
-          UsageError: `upscale` is not in 1..4.
+          UsageError: `upscale` is not in 1..4, there is no such search or tool, or a search lacks its scorer.
         """
         if upscale not in (1, 2, 3, 4):
             raise UsageError(f"upscale {upscale}: want 1, 2, 3 or 4")
@@ -112,25 +128,42 @@ class Restorer:
         if upscale > 1:
             x = to_float(to_uint8(resize_bicubic(x, height, width)))
         x = pad_to(x, max(height, _LEAST), max(width, _LEAST))
-        env, plan = self.agent.env, []
-        record = np.full((1, env.horizon), -1, np.int32)
-        scores = [self._score(x)]
-        for step in range(env.horizon):
-            action = self._act(x, record, step)
-            if action >= len(env.toolbox):
-                break
-            x = self._apply(action, x)
-            record[0, step] = action
-            plan.append(env.toolbox.names[action])
-            scores.append(self._score(x))
-        image = to_uint8(crop_to(x, height, width))
-        return Restoration(image, tuple(plan), tuple(scores) if self.scorer else ())
+        node = Node(x, scores=(self._score(x),))
+        node = self._search(search, node) if plan is None else self._replay(plan, node)
+        image = to_uint8(crop_to(node.image, height, width))
+        names = tuple(self.agent.env.toolbox.names[action] for action in node.plan)
+        return Restoration(image, names, node.scores if self.scorer else ())
 
-    def _act(self, x: Float[np.ndarray, "h w 3"], record: np.ndarray, step: int) -> int:
-        views, policy = _views(x), self.agent.policy
-        records = jnp.asarray(np.repeat(record, len(views), 0))
-        steps = jnp.full(len(views), step)
-        return int(self._preferences(self.agent.params, policy.encoder.params, views, records, steps).argmax())
+    def _search(self, text: str, root: Node) -> Node:
+        env, search = self.agent.env, Search.parse(text)
+        if self.scorer is None and search.kind != "argmax" and search.by != "likelihood":
+            raise UsageError(f"search {text}: chooses by a scorer, but there is none; want {text}:likelihood")
+        looks: dict[tuple[int, ...], tuple[np.ndarray, float]] = {}
+
+        def look(node: Node) -> tuple[np.ndarray, float]:
+            if node.plan not in looks:
+                looks[node.plan] = self._look(node)
+            return looks[node.plan]
+
+        return search.plan(Problem(env.horizon, len(env.toolbox), look, self._apply, self._score), root)
+
+    def _replay(self, plan: Sequence[str], node: Node) -> Node:
+        names = self.agent.env.toolbox.names
+        for name in plan:
+            if name not in names:
+                raise UsageError(f"plan: no tool {name!r} in the agent's toolbox; there are {', '.join(names)}")
+            image = self._apply(names.index(name), node.image)
+            node = Node(image, (*node.plan, names.index(name)), (*node.scores, self._score(image)))
+        return node
+
+    def _look(self, node: Node) -> tuple[np.ndarray, float]:
+        """Returns the log probabilities of the actions and the critic's value, means over the views."""
+        views, policy, horizon = _views(node.image), self.agent.policy, self.agent.env.horizon
+        record = np.full((len(views), horizon), -1, np.int32)
+        record[:, : len(node.plan)] = node.plan
+        steps = np.full(len(views), len(node.plan), np.int32)
+        log_probs, value = self._preferences(self.agent.params, policy.encoder.params, views, record, steps)
+        return np.asarray(log_probs), float(value)
 
     def _apply(self, action: int, x: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
         tool, apply = self.agent.env.toolbox.tools[action], self._tools[action]

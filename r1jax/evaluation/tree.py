@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, UInt8
 from r1jax.evaluation.simulator import Simulator, measure_quality, num_states
 
 Metric = Callable[..., Any]  # (image [b, h, w, 3], clean [b, h, w, 3]) in [0, 1] -> [b]
+Encode = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n f"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Tree:
       scores: quality by the scorer.
       metrics: full-reference metrics by name.
       unique: states with the same number here have the same content.
+      features: what an encoder sees of each content, by number; None where none was asked for.
     """
 
     num_tools: int
@@ -39,6 +41,19 @@ class Tree:
     scores: Float[np.ndarray, " s"]
     metrics: dict[str, Float[np.ndarray, " s"]]
     unique: Int[np.ndarray, " s"]
+    features: Float[np.ndarray, "u f"] | None = None
+
+    @property
+    def first(self) -> Int[np.ndarray, " u"]:
+        """The first state of each content."""
+        return np.unique(self.unique, return_index=True)[1]
+
+    @property
+    def children(self) -> Int[np.ndarray, "u k"]:
+        """The content that each tool makes of each content; -1 where only the last call reaches it."""
+        children = self.first[:, None] * self.num_tools + 1 + np.arange(self.num_tools)
+        known = children < len(self.unique)
+        return np.where(known, self.unique[np.where(known, children, 0)], -1)
 
     @property
     def parents(self) -> Int[np.ndarray, " s"]:
@@ -58,9 +73,10 @@ def build_tree(
     image: UInt8[np.ndarray, "h w 3"],
     clean: UInt8[np.ndarray, "h w 3"] | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    encode: Encode | None = None,
 ) -> Tree:
-    """Computes the tree level by level; `metrics` need `clean`."""
-    states = _States(simulator, clean, metrics or {})
+    """Computes the tree level by level; `metrics` need `clean`, `encode` gives the features."""
+    states = _States(simulator, clean, metrics or {}, encode)
     num_tools = simulator.num_tools
     frontier = states.add(image[None])
     children: dict[int, list[int]] = {}
@@ -77,7 +93,8 @@ def build_tree(
         frontier = _Added([], fresh)
     unique = _unroll(children, num_tools, simulator.horizon)
     values = {name: np.asarray(column)[unique] for name, column in states.values.items()}
-    return Tree(num_tools, simulator.horizon, values.pop("score"), values, unique)
+    features = np.concatenate(states.features) if states.features else None
+    return Tree(num_tools, simulator.horizon, values.pop("score"), values, unique, features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +106,13 @@ class _Added:
 class _States:
     """The distinct images of a tree: numbers by content, and the values of each number."""
 
-    def __init__(self, simulator: Simulator, clean: np.ndarray | None, metrics: Mapping[str, Metric]):
-        self._simulator, self._clean, self._metrics = simulator, clean, metrics
+    def __init__(
+        self, simulator: Simulator, clean: np.ndarray | None, metrics: Mapping[str, Metric], encode: Encode | None
+    ):
+        self._simulator, self._clean, self._metrics, self._encode = simulator, clean, metrics, encode
         self._number: dict[bytes, int] = {}
         self.values: dict[str, list[float]] = {name: [] for name in ("score", *metrics)}
+        self.features: list[np.ndarray] = []
 
     def add(self, images: UInt8[np.ndarray, "n h w 3"]) -> _Added:
         """Numbers the images, and scores those that are new."""
@@ -109,6 +129,8 @@ class _States:
 
     def _evaluate(self, images: np.ndarray) -> None:
         self.values["score"] += self._simulator.score(images).tolist()
+        if self._encode is not None:
+            self.features.append(self._encode(images))
         for name, metric in self._metrics.items():
             assert self._clean is not None, "a metric needs the clean photo"
             clean = np.broadcast_to(self._clean, images.shape)
@@ -152,29 +174,33 @@ def cached_tree(
     key.update(image.tobytes())
     key.update(b"" if clean is None else clean.tobytes())
     path = folder / f"{key.hexdigest()[:32]}.npz"
-    stored = _read(path)
+    stored = read_tree(path)
     if stored is None:
         stored = build_tree(simulator, image, clean, metrics)
-        _write(path, stored)
+        write_tree(path, stored)
     return stored
 
 
-def _read(path: pathlib.Path) -> Tree | None:
+def read_tree(path: pathlib.Path) -> Tree | None:
     """Returns the stored tree, or None where there is none that can be read: it is then made again."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             metrics = {name[7:]: arrays[name] for name in arrays.files if name.startswith("metric_")}
             num_tools, horizon = (int(n) for n in arrays["shape"])
-            return Tree(num_tools, horizon, arrays["scores"], metrics, arrays["unique"])
+            features = arrays["features"] if "features" in arrays.files else None
+            return Tree(num_tools, horizon, arrays["scores"], metrics, arrays["unique"], features)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
 
 
-def _write(path: pathlib.Path, tree: Tree) -> None:
+def write_tree(path: pathlib.Path, tree: Tree) -> None:
+    """Writes a tree to a file PATH.npz, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     with partial.open("wb") as file:
         arrays: dict[str, Any] = {f"metric_{name}": values for name, values in tree.metrics.items()}
+        if tree.features is not None:
+            arrays["features"] = tree.features
         np.savez_compressed(
             file,
             shape=np.array([tree.num_tools, tree.horizon]),

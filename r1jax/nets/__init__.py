@@ -1,6 +1,7 @@
 """Flax architectures and the layers they share: no weights, no tasks."""
 
 from r1jax.nets import (
+    clip_vision,
     dncnn,
     esrgan,
     ffdnet,
@@ -18,6 +19,7 @@ from r1jax.nets import (
 from r1jax.nets.registry import create, register_net, skeleton
 
 __all__ = [
+    "clip_vision",
     "create",
     "dncnn",
     "esrgan",

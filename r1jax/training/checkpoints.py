@@ -33,7 +33,7 @@ class Checkpoints:
     def save(self, update: int, state: TrainState) -> None:
         """Starts writing a checkpoint; one that exists already stays."""
         if update != self.latest():
-            self._manager.save(update, args=ocp.args.StandardSave(state._asdict()))
+            self._manager.save(update, args=ocp.args.StandardSave(_present(state)))
 
     def restore(self, like: TrainState) -> TrainState:
         """Returns the state of the newest checkpoint, with the shapes and shardings of `like`.
@@ -43,7 +43,7 @@ class Checkpoints:
         """
         update = self.latest()
         try:
-            return TrainState(**self._manager.restore(update, args=ocp.args.StandardRestore(like._asdict())))
+            return TrainState(**self._manager.restore(update, args=ocp.args.StandardRestore(_present(like))))
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise R1JaxError(f"{self._manager.directory}/{update}: cannot be restored: {reason}") from error
@@ -51,3 +51,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for pending writes."""
         self._manager.close()
+
+
+def _present(state: TrainState) -> dict[str, Any]:
+    return {name: value for name, value in state._asdict().items() if value is not None}

@@ -8,8 +8,10 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -24,7 +26,7 @@ from r1jax.agent.agent import Agent, make_environment, save_agent
 from r1jax.agent.encoder import encoder
 from r1jax.agent.policy import Policy
 from r1jax.config import Config, DataConfig, PPOConfig, RewardConfig, from_dict, to_dict
-from r1jax.degradations.dataset import Batch, TrainingData, load_photos
+from r1jax.degradations.dataset import TrainingData, load_photos
 from r1jax.degradations.mixes import parse_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
@@ -33,7 +35,8 @@ from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
 from r1jax.training.logs import RunLog, ServiceMeter
 from r1jax.training.rollout import OutsideRollout, collect_scores, make_rollout
-from r1jax.training.update import TrainState, make_update, optimiser
+from r1jax.training.tree import TrainingTree
+from r1jax.training.update import TrainState, acting_params, make_update, optimiser
 
 Evaluate = Callable[[Agent], Mapping[str, float]]
 
@@ -44,7 +47,7 @@ _SILENT_UPDATES = 3  # updates in a row without any score, after which the score
 class Data(Protocol):
     """Where training images come from: a pure function of (seed, step)."""
 
-    def batch(self, seed: int, step: int, batch_size: int) -> Batch: ...
+    def batch(self, seed: int, step: int, batch_size: int) -> Any: ...  # with `degraded` and `ids`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,7 @@ def train(
     resume: bool = True,
     progress: bool = True,
     data: Data | None = None,
+    tree: TrainingTree | None = None,
 ) -> TrainResult:
     """Trains an agent on all devices that JAX sees.
 
@@ -83,6 +87,7 @@ def train(
       resume: go on from the newest checkpoint of `run_dir`; where there is none, start.
       progress: show a bar.
       data: training images, instead of those that `config.data` describes.
+      tree: train by look-ups in it instead of on images.
 
     Raises:
       UsageError: a field of the config does not fit, or `run_dir` holds another run.
@@ -92,34 +97,36 @@ def train(
     started = time.perf_counter()
     run_dir, ppo = pathlib.Path(run_dir), config.ppo
     first_process = jax.process_index() == 0
-    _claim(run_dir, config, resume, write=first_process)
+    _claim(run_dir, config, resume, tree, write=first_process)
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
     mesh = _mesh(ppo.episodes)
-    data = data or training_data(config.data)
+    data = data or tree or training_data(config.data)
     env = make_environment(config)
     policy = Policy(encoder(config.agent.encoder), env, config.agent)
-    update_policy = make_update(policy, config)
+    acting, actor, tools = tree.task(config, env) if tree else (env, policy, env.toolbox.params)
+    update_policy = make_update(actor, config)
     with contextlib.ExitStack() as stack:
-        service = _open_scorer(config.reward, run_dir, stack)
-        scorer_params = service.params if config.reward.mode == "graph" else ()
+        mode = "graph" if tree else config.reward.mode
+        service: Any = tree.scorer if tree else _open_scorer(config.reward, run_dir, stack)
+        scorer_params = service.params if mode == "graph" else ()
         if make_evaluate and first_process:
             evaluate = make_evaluate(_host_scorer(service, config.reward))
-        frozen = _replicate(mesh, (env.toolbox.params, policy.encoder.params, scorer_params))
+        frozen = _replicate(mesh, (tools, actor.encoder.params, scorer_params))
 
         # --- The two programs ------------------------------------------------------------------------------------
-        rollout = _rollout(env, policy, service, config.reward.mode, mesh)
+        rollout = _rollout(acting, actor, service, mode, mesh)
 
-        def roll_out(params: Any, frozen: Any, images: Any, ids: Any, update: Any) -> Any:
-            return rollout(params, *frozen, images, ids, _key(config.seed, update, 0))
+        def roll_out(params: Any, frozen: Any, images: Any, ids: Any, seed: Any, update: Any) -> Any:
+            return rollout(params, *frozen, images, ids, _key(seed, update, 0))
 
-        act: Any = roll_out if config.reward.mode == "outside" else jax.jit(roll_out)
+        act: Any = roll_out if mode == "outside" else jax.jit(roll_out)
 
         @jax.jit
-        def learn(state: TrainState, trajectory: Any, scores: Any, update: Any, coef: Any) -> Any:
+        def learn(state: TrainState, trajectory: Any, scores: Any, seed: Any, update: Any, coef: Any) -> Any:
             # Features are small: every device repeats the whole update, and no device count changes its sums.
             trajectory, scores = _constrain(mesh, (trajectory, scores))
-            return _constrain(mesh, update_policy(state, trajectory, scores, _key(config.seed, update, 1), coef))
+            return _constrain(mesh, update_policy(state, trajectory, scores, _key(seed, update, 1), coef))
 
         # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -127,13 +134,14 @@ def train(
         done = checkpoints.latest() or 0
         batches = _prefetched(pool, data, config, done)
         first = [] if done else [next(batches)]
-        state = _replicate(mesh, _fresh_state(policy, config, first[0] if first else None))
+        state = _replicate(mesh, _fresh_state(actor, config, first[0] if first else None))
         state = checkpoints.restore(state) if done else state
 
         # --- Updates ---------------------------------------------------------------------------------------------
         log = RunLog(run_dir, start=done, total=ppo.updates, progress=progress, enabled=first_process)
         stack.enter_context(log)
         silent, meter = 0, ServiceMeter(service)
+        seed = np.int32(config.seed)  # an argument: runs that differ by it share their programs
         batches = itertools.chain(first, batches)
         for update in range(done + 1, ppo.updates + 1):
             times = [time.perf_counter()]
@@ -141,20 +149,23 @@ def train(
             images, ids = _split(mesh, (batch.degraded, batch.ids))
             times.append(time.perf_counter())
 
-            trajectory = jax.block_until_ready(act(state.params, frozen, images, ids, np.int32(update)))
+            trajectory = jax.block_until_ready(act(acting_params(state), frozen, images, ids, seed, np.int32(update)))
             times.append(time.perf_counter())
-            scores = collect_scores(trajectory, service, config.reward.mode)
+            scores = collect_scores(trajectory, service, mode)
             times.append(time.perf_counter())
 
             coef = np.float32(entropy_coef(ppo, update))
-            new_state, metrics = learn(state, trajectory, scores, np.int32(update), coef)
+            new_state, metrics = learn(state, trajectory, scores, seed, np.int32(update), coef)
             row = _row(jax.device_get(metrics), env)
             times.append(time.perf_counter())
 
             silent = silent + 1 if row["missing_share"] == 1 else 0
             _check(row, update, silent, config.reward)
             state = new_state if silent == 0 else state  # without scores Adam's momentum alone would move it
+            if ppo.lag and update % (ppo.lag + 1) == 0:
+                state = state._replace(behaviour=state.params)
             row |= (seconds := _seconds(times)) | meter.row(seconds)
+            row["steps_per_second"] = row["decisions"] / row["seconds"]
             last = update == ppo.updates
             if evaluate and first_process and (last or _due(update, config.eval.every)):
                 values = evaluate(_agent(policy, state, env, config))
@@ -179,32 +190,50 @@ def training_data(config: DataConfig) -> TrainingData:
     return TrainingData(load_photos(config.photos), parse_mixes(config.mixes), config.crop, config.clean_share)
 
 
-def _prefetched(pool: ThreadPoolExecutor, data: Data, config: Config, start: int) -> Iterator[Batch]:
+def _prefetched(pool: ThreadPoolExecutor, data: Data, config: Config, start: int) -> Iterator[Any]:
     """Yields batches `start`, start + 1, ...; the next one is prepared while the devices work on this one."""
     steps = range(start, config.ppo.updates)
-    futures = [pool.submit(data.batch, config.seed, step, config.ppo.episodes) for step in steps[:1]]
+    futures = [pool.submit(_batch, data, config, step) for step in steps[:1]]
     for step in steps:
         batch = futures.pop().result()
         if step + 1 in steps:
-            futures.append(pool.submit(data.batch, config.seed, step + 1, config.ppo.episodes))
+            futures.append(pool.submit(_batch, data, config, step + 1))
         yield batch
 
 
+def _batch(data: Data, config: Config, step: int) -> Any:
+    """Returns the images and ids of an update, each image as often as a group has episodes."""
+    group = config.ppo.group_size
+    batch = data.batch(config.seed, step, config.ppo.episodes // group)
+    if group == 1:
+        return batch
+    ids = np.arange(config.ppo.episodes, dtype=np.int32) + np.int32(step * config.ppo.episodes)
+    return types.SimpleNamespace(degraded=np.repeat(batch.degraded, group, axis=0), ids=ids)
+
+
 def entropy_coef(config: PPOConfig, update: int) -> float:
-    """Returns the entropy coefficient of update 1..updates, on a line from entropy_start to entropy_end."""
+    """Returns the entropy coefficient of update 1..updates, from entropy_start to entropy_end."""
     share = (update - 1) / max(config.updates - 1, 1)
+    if config.entropy_schedule == "cosine":
+        share = (1 - math.cos(math.pi * share)) / 2
     return config.entropy_start + (config.entropy_end - config.entropy_start) * share
 
 
-def _key(seed: int, update: Any, stream: int) -> Any:
+def _key(seed: Any, update: Any, stream: int) -> Any:
     """Returns the key of an update's rollout (stream 0) or of its minibatches (1); update 0 is the initialisation."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), update), stream)
 
 
-def _claim(run_dir: pathlib.Path, config: Config, resume: bool, *, write: bool) -> None:
+def _claim(run_dir: pathlib.Path, config: Config, resume: bool, tree: TrainingTree | None, *, write: bool) -> None:
     """Makes the run folder this config's, or refuses."""
-    path = run_dir / "config.json"
+    path, on_tree = run_dir / "config.json", run_dir / "tree.json"
+    summary = tree.summary if tree else None
+    if tree:
+        tree.check(config)
     if path.is_file():
+        trained_on = json.loads(on_tree.read_text()) if on_tree.is_file() else None
+        if trained_on != summary:
+            raise UsageError(f"{run_dir}: holds a run on {trained_on or 'images'}, not {summary or 'images'}; use another")
         old = from_dict(json.loads(path.read_text()))
         if old != config:
             raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
@@ -212,6 +241,8 @@ def _claim(run_dir: pathlib.Path, config: Config, resume: bool, *, write: bool) 
             raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
     elif write:
         run_dir.mkdir(parents=True, exist_ok=True)
+        if summary:
+            on_tree.write_text(json.dumps(summary, indent=2) + "\n")
         partial = path.with_suffix(".tmp")
         partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
         partial.replace(path)
@@ -251,13 +282,13 @@ def _rollout(env: Environment, policy: Policy, service: Any, mode: Any, mesh: Me
     return make_rollout(env, policy, service, mode, mesh=mesh)
 
 
-def _fresh_state(policy: Policy, config: Config, first: Batch | None) -> TrainState:
+def _fresh_state(policy: Policy, config: Config, first: Any) -> TrainState:
     """Returns the state before the first update; without a batch to measure features on, only its shapes matter."""
     sample = None
     if first is not None:
         sample = jax.jit(policy.encoder.apply)(policy.encoder.params, jnp.asarray(first.degraded))
     params = policy.init(_key(config.seed, 0, 0), sample)
-    return TrainState(params, optimiser(config.ppo).init(params))
+    return TrainState(params, optimiser(config.ppo).init(params), params if config.ppo.lag else None)
 
 
 def _agent(policy: Policy, state: TrainState, env: Environment, config: Config) -> Agent:

@@ -1,21 +1,38 @@
-"""`r1jax sweep`: trains every variant of a config file, each in a process of its own.
+"""`r1jax sweep`: trains every variant of a config file, each with several seeds, each run in a process of its own.
 
-A variant that fails does not stop the others; one that is complete is not run again. Results stand in RUN/sweep.jsonl and
-are printed as a table.
+A run that fails does not stop the others; one that is complete is not done again. Results stand in RUN/sweep.jsonl, one line
+a variant, and are printed as a table of means with 90% intervals over seeds. All runs may share one transition tree.
 """
 
+import concurrent.futures
+import dataclasses
+import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from r1jax import config as configuration
 from r1jax.config import Config
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.training.logs import read_log
 
-_COLUMNS = ("eval/score_gain", "eval/psnr_y_gain", "eval/calls", "eval/worse")
+COLUMNS = ("eval/score_gain", "eval/share", "eval/psnr_y_gain", "eval/calls", "eval/worse")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run: a variant with one seed."""
+
+    config: Config
+    run: pathlib.Path
+    command: list[str]
 
 
 def run_sweep(
@@ -23,61 +40,173 @@ def run_sweep(
     run_dir: str | pathlib.Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
+    seeds: int = 1,
+    tree: str | None = None,
+    eval_tree: str | None = None,
+    small: bool = False,
+    jobs: int = 1,
+    slurm: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> list[dict[str, Any]]:
-    """Trains the variants one after the other and returns a row for each.
+    """Trains all variants and returns a row for each.
 
     Args:
-      run_dir: by default runs/NAME of the config; a variant's run is a folder in it.
+      run_dir: by default runs/NAME of the config; a run is a folder VARIANT/seedN in it.
       overrides: applied to every variant, after its own.
+      seeds: runs of each variant, with seeds from the config's on.
+      tree, eval_tree: passed to `r1jax train`; {FIELD} in them stands for the variant's value.
+      small: apply the file's SMALL first: overrides that make it fit two CPU cores.
+      jobs: runs at once on this machine.
+      slurm: parameters for submitit, which then runs the jobs; needs `pip install submitit`.
       dry_run: only list the variants.
 
     Raises:
       UsageError: the file has no `sweep()`, or an override does not fit.
+      R1JaxError: submitit is not installed.
     """
-    overrides = dict(overrides or {})
-    variants = [
-        (variant | overrides, configuration.override(config, overrides))
-        for variant, config in configuration.load_sweep(path)
-    ]
-    folder = pathlib.Path(run_dir or f"runs/{variants[0][1].name}") if variants else pathlib.Path(run_dir or "runs")
-    rows = []
+    base = (configuration.load_small(path) if small else {}) | dict(overrides or {})
+    variants = [(variant, configuration.override(config, base)) for variant, config in configuration.load_sweep(path)]
+    folder = pathlib.Path(run_dir or (f"runs/{variants[0][1].name}" if variants else "runs"))
+    work, trees = [], {"tree": tree, "eval-tree": eval_tree}
     for variant, config in variants:
-        run = folder / _folder_name(variant)
-        status = "listed" if dry_run else _train(path, variant, config, run)
-        rows.append({"variant": _label(variant), "run": str(run), "status": status} | _results(run))
-        print(_line(rows[-1]), file=sys.stderr, flush=True)
+        for seed in range(config.seed, config.seed + seeds):
+            run = folder / _folder_name(variant) / f"seed{seed}"
+            work.append(_job(path, variant | base, configuration.override(config, {"seed": seed}), run, trees))
+    statuses = ["listed"] * len(work) if dry_run else _run_all(work, folder, jobs, slurm)
+    rows = []
+    for place, (variant, _) in enumerate(variants):
+        mine = slice(place * seeds, (place + 1) * seeds)
+        rows.append(_row(variant, [job.run for job in work[mine]], statuses[mine]))
     if not dry_run:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 
-def _train(path: str | pathlib.Path, variant: Mapping[str, Any], config: Config, run: pathlib.Path) -> str:
-    if _complete(run, config):
-        return "complete"
-    run.mkdir(parents=True, exist_ok=True)
-    flags = [f"--{name}={value}" for name, value in variant.items()]
-    command = [sys.executable, "-m", "r1jax", "train", str(path), "--run", str(run), "--quiet", *flags]
-    with (run / "output.log").open("ab") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env=os.environ, check=False).returncode
-    return "complete" if code == 0 else "failed"
+def _job(
+    path: str | pathlib.Path, fields: Mapping[str, Any], config: Config, run: pathlib.Path, trees: Mapping[str, str | None]
+) -> Job:
+    options = {name: _fill(where, config) for name, where in trees.items() if where} | dict(fields) | {"seed": config.seed}
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return Job(config, run, [sys.executable, "-m", "r1jax", "train", str(path), "--run", str(run), "--quiet", *flags])
 
 
-def _complete(run: pathlib.Path, config: Config) -> bool:
+def _fill(text: str, config: Config) -> str:
+    """Replaces {FIELD} by the config's value: trees/{agent.encoder}."""
+
+    def value(found: re.Match[str]) -> str:
+        try:
+            return str(functools.reduce(getattr, found[1].split("."), config))
+        except AttributeError:
+            raise UsageError(f"{text}: the config has no field {found[1]}") from None
+
+    return re.sub(r"\{([\w.]+)\}", value, text)
+
+
+def _run_all(work: Sequence[Job], folder: pathlib.Path, jobs: int, slurm: Mapping[str, Any] | None) -> list[str]:
+    """Runs what is not complete yet; returns each job's status."""
+    open_jobs = [job for job in work if not _complete(job)]
+    for job in open_jobs:
+        job.run.mkdir(parents=True, exist_ok=True)
+    start = _on_slurm if slurm is not None else _on_this_machine
+    # Programs are the same for all seeds, and for variants that differ in numbers only at run time.
+    environment = {"JAX_COMPILATION_CACHE_DIR": str((folder / "xla").absolute())} | dict(os.environ)
+    calls = [(job.command, str(job.run / "output.log"), environment) for job in open_jobs]
+    codes = dict(zip((job.run for job in open_jobs), start(calls, folder, jobs, slurm or {}), strict=True))
+    for job in open_jobs:
+        print(f"{'complete' if codes[job.run] == 0 else 'failed':9}{job.run}", file=sys.stderr, flush=True)
+    return ["complete" if codes.get(job.run, 0) == 0 else "failed" for job in work]
+
+
+def run_command(command: list[str], log: str, environment: dict[str, str]) -> int:
+    """Runs one training, all that it prints in `log`; returns its exit code."""
+    with open(log, "ab") as file:
+        return subprocess.run(command, stdout=file, stderr=file, env=environment, check=False).returncode
+
+
+def _on_this_machine(
+    calls: Sequence[tuple[list[str], str, dict[str, str]]], folder: pathlib.Path, jobs: int, _: Mapping[str, Any]
+) -> list[int]:
+    with concurrent.futures.ThreadPoolExecutor(max(jobs, 1)) as pool:
+        return list(pool.map(lambda call: run_command(*call), calls))
+
+
+def _on_slurm(
+    calls: Sequence[tuple[list[str], str, dict[str, str]]], folder: pathlib.Path, jobs: int, parameters: Mapping[str, Any]
+) -> list[int]:
+    """One array job by submitit; a job that dies counts as failed."""
+    try:
+        import submitit
+    except ImportError:
+        raise R1JaxError("--slurm: needs submitit; pip install submitit") from None
+    executor = submitit.AutoExecutor(folder=str(folder / "slurm"))
+    executor.update_parameters(**{"slurm_array_parallelism": jobs} | dict(parameters))
+    with executor.batch():
+        submitted = [executor.submit(run_command, *call) for call in calls]
+    return [_result(job.result) for job in submitted]
+
+
+def _result(wait: Callable[[], int]) -> int:
+    try:
+        return wait()
+    except Exception as error:  # submitit's errors, of a job that timed out or was cancelled
+        print(f"r1jax: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", file=sys.stderr)
+        return 1
+
+
+def _complete(job: Job) -> bool:
     """Whether the run is this very config's and its agent has been saved."""
-    saved = run / "config.json"
-    if not (saved.is_file() and (run / "agent" / "agent.safetensors").is_file()):
+    saved = job.run / "config.json"
+    if not (saved.is_file() and (job.run / "agent" / "agent.safetensors").is_file()):
         return False
-    return configuration.from_dict(json.loads(saved.read_text())) == config
+    return configuration.from_dict(json.loads(saved.read_text())) == job.config
 
 
-def _results(run: pathlib.Path) -> dict[str, float]:
-    """The last evaluation in the run's log."""
-    log = run / "metrics.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.is_file() else []
-    last: dict[str, float] = next((row for row in reversed(rows) if _COLUMNS[0] in row), {})
-    return {name: last[name] for name in _COLUMNS if name in last}
+# --- The table ---------------------------------------------------------------------------------------------------
+
+
+def _row(variant: Mapping[str, Any], runs: Sequence[pathlib.Path], statuses: Sequence[str]) -> dict[str, Any]:
+    status = next((status for status in statuses if status != "complete"), "complete")
+    row: dict[str, Any] = {"variant": _label(variant), "run": str(runs[0].parent), "status": status}
+    results = [result for result in (_last_evaluation(run) for run in runs) if result]
+    row["runs"] = len(results)
+    for name in COLUMNS:
+        values = [result[name] for result in results if name in result]
+        if values:
+            row[name] = float(np.mean(values))
+            row[f"{name}/interval"] = interval(values)
+    return row
+
+
+def interval(values: Sequence[float]) -> list[float] | None:
+    """Returns the 90% interval of a mean over seeds by Student's t; None for a single value."""
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    half = stats.t.ppf(0.95, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return [float(np.mean(values) - half), float(np.mean(values) + half)]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the rows as a Markdown table: mean, and half the width of the interval over seeds."""
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    head = ["variant", "runs", *(name.removeprefix("eval/").replace("_", " ") for name in names)]
+    lines = [f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|"]
+    for row in rows:
+        cells = [row["variant"], str(row["runs"]) if row["status"] == "complete" else f"{row['runs']}, {row['status']}"]
+        lines.append(f"| {' | '.join(cells + [_cell(row, name) for name in names])} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        return ""
+    ends = row[f"{name}/interval"]
+    return f"{row[name]:.3f}" + (f" ± {(ends[1] - ends[0]) / 2:.3f}" if ends else "")
+
+
+def _last_evaluation(run: pathlib.Path) -> dict[str, float]:
+    return next((row for row in reversed(read_log(run)) if COLUMNS[0] in row), {})
 
 
 def _label(variant: Mapping[str, Any]) -> str:
@@ -87,8 +216,3 @@ def _label(variant: Mapping[str, Any]) -> str:
 def _folder_name(variant: Mapping[str, Any]) -> str:
     safe = "".join(letter if letter.isalnum() or letter in "=.-" else "_" for letter in _label(variant))
     return safe[:120]
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    numbers = "  ".join(f"{name.removeprefix('eval/')} {row[name]:.3f}" for name in _COLUMNS if name in row)
-    return f"{row['status']:9} {row['variant']}  {numbers or row['run']}"

@@ -1,4 +1,4 @@
-"""One PPO update: the trajectory becomes a batch, and epochs of minibatches train on it in one program."""
+"""One update: the trajectory becomes a batch, and epochs of minibatches train on it in one program."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from r1jax.agent.policy import Params, Policy
 from r1jax.config import Config, PPOConfig
 from r1jax.env.environment import rewards_from_scores
 from r1jax.errors import UsageError
-from r1jax.training.losses import Batch, make_batch, ppo_loss, scored_episodes, weighted_mean
+from r1jax.training.losses import Batch, make_batch, policy_loss, scored_episodes, weighted_mean
 from r1jax.training.rollout import Trajectory
 
 Metrics = dict[str, Array]
@@ -23,11 +23,45 @@ class TrainState(NamedTuple):
 
     params: Params
     opt_state: optax.OptState
+    behaviour: Params | None = None  # the policy that acts, where it lags behind; None: `params` act
+
+
+def acting_params(state: TrainState) -> Params:
+    """Returns the parameters of the policy that acts."""
+    return state.params if state.behaviour is None else state.behaviour
 
 
 def optimiser(config: PPOConfig) -> optax.GradientTransformation:
     """Adam behind a clip of the global gradient norm."""
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate, eps=1e-5))
+    adam = optax.adam(learning_rate(config), eps=1e-5)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
+
+
+def learning_rate(config: PPOConfig) -> optax.Schedule:
+    """Returns the learning rate as a function of the gradient steps done."""
+    an_update = config.epochs * config.minibatches
+    warmup, rest = config.warmup * an_update, max(config.updates - config.warmup, 1) * an_update
+    after = {
+        "constant": optax.constant_schedule(config.learning_rate),
+        "linear": optax.linear_schedule(config.learning_rate, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(config.learning_rate, rest),
+    }[config.learning_rate_schedule]
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
+
+
+def check_algorithm(config: PPOConfig) -> None:
+    """Raises UsageError where fields do not fit the algorithm."""
+    name, group = config.algorithm, config.group_size
+    if group < 1 or config.episodes % group:
+        raise UsageError(f"ppo.group_size={group} does not divide ppo.episodes={config.episodes}")
+    if name in ("grpo", "reinforce") and group < 2:
+        raise UsageError(f"ppo.algorithm={name} compares the episodes of an image: ppo.group_size must be 2 or more")
+    if name == "reinforce" and config.epochs != 1:
+        raise UsageError(f"ppo.algorithm=reinforce learns from a decision once: ppo.epochs must be 1, not {config.epochs}")
+    if config.lag and name != "vtrace":
+        raise UsageError(f"ppo.lag={config.lag}: only ppo.algorithm=vtrace corrects for a policy that lags behind")
 
 
 def make_update(
@@ -42,6 +76,7 @@ def make_update(
       UsageError: the decisions of an update do not divide into ppo.minibatches.
     """
     ppo = config.ppo
+    check_algorithm(ppo)
     decisions = ppo.episodes * config.env.horizon
     if decisions % ppo.minibatches:
         raise UsageError(f"ppo.minibatches={ppo.minibatches} does not divide {decisions} (ppo.episodes * env.horizon)")
@@ -54,14 +89,15 @@ def make_update(
         key: PRNGKeyArray,
         entropy_coef: Float[Array, ""],
     ) -> tuple[TrainState, Metrics]:
-        batch = make_batch(trajectory, scores, ppo, config.env.step_cost)
+        current = _evaluate(policy, state.params, trajectory) if ppo.algorithm == "vtrace" else None
+        batch = make_batch(trajectory, scores, ppo, config.env.step_cost, current)
 
         def train_minibatch(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
             minibatch = jax.tree.map(lambda x: x[rows], batch)
-            grad, metrics = jax.grad(ppo_loss, has_aux=True)(state.params, policy, minibatch, ppo, entropy_coef)
+            grad, metrics = jax.grad(policy_loss, has_aux=True)(state.params, policy, minibatch, ppo, entropy_coef)
             updates, opt_state = tx.update(grad, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-            return TrainState(params, opt_state), {**metrics, "grad_norm": optax.tree.norm(grad)}
+            return state._replace(params=params, opt_state=opt_state), {**metrics, "grad_norm": optax.tree.norm(grad)}
 
         orders = jax.vmap(lambda k: jax.random.permutation(k, decisions))(jax.random.split(key, ppo.epochs))
         rows = orders.reshape(ppo.epochs * ppo.minibatches, -1)
@@ -71,6 +107,13 @@ def make_update(
         return state, metrics | diagnostics(trajectory, scores, batch, config)
 
     return update
+
+
+def _evaluate(policy: Policy, params: Params, trajectory: Trajectory) -> tuple[Array, Array]:
+    """Returns the logits [T, b, a] and values [T, b] of a policy at every decision."""
+    flat = (x.reshape(-1, *x.shape[2:]) for x in (trajectory.features, trajectory.record, trajectory.step))
+    logits, value = policy.apply(params, *flat)
+    return logits.reshape(trajectory.logits.shape), value.reshape(trajectory.value.shape)
 
 
 def diagnostics(trajectory: Trajectory, scores: Float[Array, "T1 b"], batch: Batch, config: Config) -> Metrics:
@@ -84,6 +127,7 @@ def diagnostics(trajectory: Trajectory, scores: Float[Array, "T1 b"], batch: Bat
     first = weighted_mean(scores[0], scored)
     return {
         "actions": jnp.sum(taken, axis=(0, 1)) / jnp.sum(live),
+        "decisions": jnp.sum(trajectory.live),
         "stop_at_0": jnp.mean(calls == 0),
         "mean_calls": jnp.mean(calls),
         "score_first": first,

@@ -1,10 +1,12 @@
 """Photos of any size go through the agent whole: padding, views, tiles and tools that are never tiled."""
 
+import jax
 import numpy as np
 import pytest
 
 from r1jax import restore
-from r1jax.agent import load_agent
+from r1jax.agent import Agent, Policy, encoder, load_agent, make_environment
+from r1jax.config import Config, override
 from r1jax.degradations import degrade, load_photos
 from r1jax.errors import UsageError
 from r1jax.evaluation import restoration
@@ -59,3 +61,20 @@ def test_upscale_is_checked(photo):
     assert restore(photo[:20, :24], upscale=2).image.shape == (40, 48, 3)
     with pytest.raises(UsageError, match="upscale 7"):
         restore(photo[:8, :8], upscale=7)
+
+
+def test_searches_and_followed_plans(photo):
+    config = override(Config(), {"env.toolbox": ("brighten_gamma", "clahe"), "env.horizon": 2, "agent.encoder": "pixels"})
+    env = make_environment(config)
+    policy = Policy(encoder("pixels"), env, config.agent)
+    restorer = Restorer(Agent(policy, policy.init(jax.random.key(0)), env, config))
+    pixels = degrade(photo[:64, :64], ("dark",), 0).image
+    plain = restorer(pixels)
+    best = restorer(pixels, search="beam:2")
+    assert best.scores[-1] >= restorer(pixels, search="beam:1").scores[-1] - 1e-6
+    again = restorer(pixels, plan=best.plan)
+    np.testing.assert_array_equal(again.image, best.image)
+    assert (again.plan, again.scores) == (best.plan, best.scores)
+    assert restorer(pixels, plan=plain.plan).scores == plain.scores
+    with pytest.raises(UsageError, match="no tool 'polish'"):
+        restorer(pixels, plan=("polish",))

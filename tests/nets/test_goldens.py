@@ -51,7 +51,7 @@ def restoration_goldens():
     chosen = []
     for path in GOLDENS:
         meta, state_dict, arrays = load_golden(path)
-        if state_dict and meta.get("layout", "NCHW") == "NCHW" and arrays.get("x", np.empty(0)).ndim == 4:
+        if state_dict and meta.get("layout", "NCHW") == "NCHW" and arrays.get("y", np.empty(0)).ndim == 4:
             chosen.append(pytest.param(path, id=path.stem))
     return chosen
 

@@ -1,5 +1,6 @@
 """Weights, advantages and gradients of the losses."""
 
+import dataclasses
 import types
 
 import jax
@@ -10,8 +11,10 @@ import pytest
 from r1jax.agent.encoder import Encoder
 from r1jax.agent.policy import Policy
 from r1jax.config import AgentConfig, PPOConfig
-from r1jax.training.losses import make_batch, ppo_loss, scored_episodes
+from r1jax.errors import UsageError
+from r1jax.training.losses import make_batch, policy_loss, scored_episodes
 from r1jax.training.rollout import Trajectory
+from r1jax.training.update import check_algorithm, learning_rate
 
 T, B, F, A = 3, 4, 5, 3  # two tools and STOP
 STOP = 2
@@ -57,7 +60,7 @@ def keep(trajectory: Trajectory, episodes: list[int]) -> Trajectory:
 @jax.jit
 def gradient(trajectory, scores):
     batch = make_batch(trajectory, scores, CONFIG, step_cost=0.1)
-    return jax.grad(lambda p: ppo_loss(p, POLICY, batch, CONFIG, 0.02)[0])(PARAMS)
+    return jax.grad(lambda p: policy_loss(p, POLICY, batch, CONFIG, 0.02)[0])(PARAMS)
 
 
 def assert_close(one, other, **tolerance):
@@ -85,6 +88,111 @@ def test_advantages_are_the_recursion_by_hand():
     np.testing.assert_allclose(adv[0, 1], first, rtol=1e-5)
     np.testing.assert_allclose(batch.target, batch.adv + batch.value, rtol=1e-6)
     np.testing.assert_array_equal(np.asarray(batch.weight).reshape(T, B), trajectory.live)
+
+
+def returns(trajectory, scores, gamma):
+    """Discounted returns [b] of rewards with a step cost of 0.1."""
+    reward = np.where(np.asarray(trajectory.valid), scores[1:] - scores[:-1] - 0.1, 0)
+    return gamma ** np.arange(T) @ reward
+
+
+def test_grpo_compares_the_episodes_of_an_image():
+    trajectory, scores = make_trajectory()
+    total = returns(trajectory, scores, 0.9).reshape(2, 2)  # episodes 0 and 1 are of one image, 2 and 3 of another
+    config = PPOConfig(algorithm="grpo", group_size=2, gamma=0.9)
+    centred = total - total.mean(1, keepdims=True)
+    for normalise, wanted in [(True, centred / total.std(1, keepdims=True)), (False, centred)]:
+        config = dataclasses.replace(config, normalise_advantage=normalise)
+        adv = np.asarray(BATCH(trajectory, jnp.asarray(scores), config, step_cost=0.1).adv).reshape(T, B)
+        np.testing.assert_allclose(adv, np.tile(wanted.reshape(-1), (T, 1)), rtol=1e-4)
+
+
+def test_leave_one_out_takes_the_mean_of_the_others():
+    trajectory, scores = make_trajectory()
+    total = returns(trajectory, scores, 0.9)
+    config = PPOConfig(algorithm="reinforce", group_size=4, epochs=1, gamma=0.9, normalise_advantage=False)
+    adv = np.asarray(BATCH(trajectory, jnp.asarray(scores), config, step_cost=0.1).adv).reshape(T, B)
+    wanted = [total[i] - np.delete(total, i).mean() for i in range(B)]
+    np.testing.assert_allclose(adv, np.tile(wanted, (T, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "reinforce"])
+def test_a_group_is_compared_without_its_unscored_episodes(algorithm):
+    trajectory, scores = make_trajectory()
+    scores[2, 3] = np.nan
+    config = PPOConfig(algorithm=algorithm, group_size=4, normalise_advantage=False)
+    batch = BATCH(trajectory, jnp.asarray(scores), config)
+    three = dataclasses.replace(config, group_size=3)
+    alone = BATCH(keep(trajectory, [0, 1, 2]), jnp.asarray(scores[:, :3]), three)
+    adv = np.asarray(batch.adv).reshape(T, B)
+    np.testing.assert_allclose(adv[:, :3], np.asarray(alone.adv).reshape(T, 3), rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(batch.weight).reshape(T, B)[:, 3], 0)
+    assert np.isfinite(adv).all()
+
+
+def test_vtrace_of_the_policy_that_acted_is_the_lambda_return():
+    trajectory, scores = make_trajectory()
+    config = dataclasses.replace(CONFIG, normalise_advantage=False)
+    plain = BATCH(trajectory, jnp.asarray(scores), config, step_cost=0.1)
+    acted = jnp.log(jnp.full((T, B, A), 1e-9)).at[..., 0].set(0)
+    log_prob = jnp.take_along_axis(jax.nn.log_softmax(acted), trajectory.action[..., None], axis=-1)[..., 0]
+    vtrace = dataclasses.replace(config, algorithm="vtrace")
+    same = make_batch(trajectory._replace(log_prob=log_prob), jnp.asarray(scores), vtrace, 0.1, (acted, trajectory.value))
+    counts = np.asarray(plain.weight) > 0
+    np.testing.assert_allclose(np.asarray(same.target)[counts], np.asarray(plain.target)[counts], rtol=1e-4, atol=1e-5)
+
+
+def test_vtrace_cuts_what_the_policy_would_not_do():
+    trajectory, scores = make_trajectory()
+    config = dataclasses.replace(CONFIG, algorithm="vtrace", normalise_advantage=False)
+    unlikely = jnp.zeros((T, B, A)).at[1].set(jnp.where(jnp.arange(A) == trajectory.action[1][:, None], -50.0, 0.0))
+    batch = make_batch(trajectory, jnp.asarray(scores), config, 0.1, (unlikely, trajectory.value))
+    value, target = np.asarray(trajectory.value), np.asarray(batch.target).reshape(T, B)
+    # Episode 2 goes on after step 1, but not by this policy: its target there is its value, and so is what step 0 sees.
+    np.testing.assert_allclose(target[1, 2], value[1, 2], atol=1e-5)
+    rho = min(1.0, 1 / A / np.exp(trajectory.log_prob[0, 2]))
+    wanted = value[0, 2] + rho * (scores[1, 2] - scores[0, 2] - 0.1 + 0.9 * value[1, 2] - value[0, 2])
+    np.testing.assert_allclose(target[0, 2], wanted, rtol=1e-4)
+
+
+def test_kl_draws_towards_the_policy_that_acted():
+    trajectory, scores = make_trajectory()
+    batch = BATCH(trajectory, jnp.asarray(scores), CONFIG)
+    far = dataclasses.replace(CONFIG, kl_coef=0.5)
+
+    def loss(config):
+        return jax.jit(lambda p: policy_loss(p, POLICY, batch, config, 0.0))(PARAMS)
+
+    (plain, parts), (more, _) = loss(CONFIG), loss(far)
+    acted = np.asarray(jax.nn.log_softmax(batch.logits))
+    now = np.asarray(jax.nn.log_softmax(POLICY.apply(PARAMS, batch.features, batch.record, batch.step)[0]))
+    kl = (np.exp(acted) * (acted - now)).sum(-1)[np.asarray(batch.weight) > 0].mean()
+    np.testing.assert_allclose(parts["kl"], kl, rtol=1e-5)
+    np.testing.assert_allclose(more - plain, 0.5 * kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"algorithm": "grpo"}, "group_size must be 2 or more"),
+        ({"algorithm": "grpo", "group_size": 5}, "group_size=5 does not divide ppo.episodes=32"),
+        ({"algorithm": "reinforce", "group_size": 4}, "epochs must be 1"),
+        ({"lag": 1}, "only ppo.algorithm=vtrace"),
+    ],
+)
+def test_fields_that_do_not_fit_the_algorithm_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        check_algorithm(PPOConfig(**fields))
+
+
+def test_learning_rate_schedules():
+    def rates(**fields):
+        schedule = learning_rate(PPOConfig(updates=10, epochs=2, minibatches=1, learning_rate=0.1, **fields))
+        return [float(schedule(step)) for step in (0, 2, 4, 12, 20)]
+
+    np.testing.assert_allclose(rates(), [0.1] * 5)
+    np.testing.assert_allclose(rates(learning_rate_schedule="linear", warmup=2), [0, 0.05, 0.1, 0.05, 0], atol=1e-6)
+    np.testing.assert_allclose(rates(learning_rate_schedule="cosine", warmup=2), [0, 0.05, 0.1, 0.05, 0], atol=1e-6)
 
 
 def test_advantages_are_normalised_over_what_counts():
@@ -134,7 +242,7 @@ def test_stop_is_a_decision_and_what_follows_is_not():
     def stop_logit(value):
         batch = make_batch(only_stop._replace(value=jnp.full((T, 1), value)), jnp.asarray(scores), config)
         batch = batch._replace(log_prob=jnp.full(T, -1.2))
-        grad = jax.grad(lambda p: ppo_loss(p, POLICY, batch, config, 0.0)[0])(PARAMS)
+        grad = jax.grad(lambda p: policy_loss(p, POLICY, batch, config, 0.0)[0])(PARAMS)
         return grad["actor.layers.1.bias"][STOP]
 
     assert stop_logit(-1.0) < -0.1  # stopping, worth 0, was better than expected: its logit rises by descent
@@ -156,7 +264,7 @@ def test_surrogate_is_clipped_as_in_the_paper():
     counts = np.asarray(batch.weight) > 0
     ratio = np.exp(log_probs[np.arange(T * B), batch.action] - batch.log_prob)[counts]
     adv = np.asarray(batch.adv)[counts]
-    loss, parts = jax.jit(lambda p, b: ppo_loss(p, POLICY, b, CONFIG, 0.02))(PARAMS, batch)
+    loss, parts = jax.jit(lambda p, b: policy_loss(p, POLICY, b, CONFIG, 0.02))(PARAMS, batch)
     surrogate = -np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv).mean()
     value_loss = 0.5 * np.square(value - batch.target)[counts].mean()
     entropy = -(np.exp(log_probs) * log_probs).sum(-1)[counts].mean()

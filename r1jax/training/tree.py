@@ -1,0 +1,182 @@
+"""Training on a transition tree: what is computed once of every reachable state stands in tables.
+
+With a tree a state is a number. The tools become the table of children, the encoder the table of features, the
+scorer the table of scores: an environment, a policy and a scorer like any other, so that the rollout, the update and
+the loop are those of images, but thousands of episodes cost what a few look-ups cost. `build.py` makes trees.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from r1jax.agent.encoder import Encoder, encoder
+from r1jax.agent.policy import Policy
+from r1jax.config import Config
+from r1jax.env.environment import Environment, State
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.benchmark import digest
+from r1jax.evaluation.tree import Tree, read_tree
+from r1jax.reward.scorer import GraphScorer, identity, scorer
+from r1jax.tools.toolbox import toolbox
+
+META_FILE = "tree.json"
+
+
+class Episodes(NamedTuple):
+    """A batch of training images, as their states' numbers; the fields of `degradations.dataset.Batch` used in training."""
+
+    degraded: Int[np.ndarray, " b"]
+    ids: Int[np.ndarray, " b"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TreeEnvironment(Environment):
+    """The environment on the numbers of states; its tool params are the table of children [u, k]."""
+
+    def reset(self, images: Int[Array, " b"]) -> State:
+        """Starts one episode at each state."""
+        blank = super().reset(jnp.zeros((images.shape[0], 1, 1, 3)))
+        return blank._replace(image=images)
+
+    def restore(
+        self, tool_params: Any, image: Int[Array, " b"], tool: Int[Array, " b"], valid: Bool[Array, " b"]
+    ) -> Int[Array, " b"]:
+        """Returns the states after their tools."""
+        return jnp.where(valid, tool_params[image, jnp.minimum(tool, len(self.toolbox) - 1)], image)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingTree:
+    """The trees of all images, their states numbered through.
+
+    Attributes:
+      meta: what stands in tree.json.
+      features: of each state, as stored.
+      scores: of each state.
+      children: the state that each tool makes of each state; of the last level's, that state itself.
+      metrics: full-reference metrics of each state, by name.
+      roots: the state of each degraded image.
+      mixes, photos: of each image.
+    """
+
+    meta: Mapping[str, Any]
+    features: Float[np.ndarray, "u f"]
+    scores: Float[np.ndarray, " u"]
+    children: Int[np.ndarray, "u k"]
+    metrics: Mapping[str, Float[np.ndarray, " u"]]
+    roots: Int[np.ndarray, " r"]
+    mixes: list[str]
+    photos: list[str]
+
+    def task(self, config: Config, env: Environment) -> tuple[TreeEnvironment, Policy, Any]:
+        """Returns `env` on numbers of states, a policy that looks its features up, and the environment's tool params.
+
+        The policy's parameters are those of the policy on images. The environment may have fewer tools than the tree.
+        """
+        known = list(self.meta["tools"])
+        columns = [known.index(name) for name in env.toolbox.names]
+        fields = {field.name: getattr(env, field.name) for field in dataclasses.fields(env)}
+
+        def look_up(features: Float[Array, "u f"], state: Int[Array, " b"]) -> Float[Array, "b f"]:
+            return features[state].astype(jnp.float32)
+
+        frozen = Encoder(config.agent.encoder, look_up, self.features, self.features.shape[1])
+        return TreeEnvironment(**fields), Policy(frozen, env, config.agent), self.children[:, columns]
+
+    @property
+    def scorer(self) -> GraphScorer:
+        """The scorer that looks scores up."""
+        return GraphScorer(lambda scores, state: scores[state], self.scores)
+
+    def batch(self, seed: int, step: int, batch_size: int) -> Episodes:
+        """Returns the images of batch `step`: all of the tree, in an order of its own each time round."""
+        ids = step * batch_size + np.arange(batch_size, dtype=np.int64)
+        rounds, place = np.divmod(ids, len(self.roots))
+        orders = {r: np.random.default_rng([seed, r]).permutation(self.roots) for r in np.unique(rounds).tolist()}
+        states = np.array([orders[r][p] for r, p in zip(rounds.tolist(), place.tolist(), strict=True)])
+        return Episodes(states.astype(np.int32), (ids % 2**31).astype(np.int32))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a run on this tree depends on."""
+        names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
+        return {name: self.meta[name] for name in names} | {"images": len(self.roots), "states": len(self.scores)}
+
+    def check(self, config: Config) -> None:
+        """Raises UsageError where the tree does not belong to the config."""
+        made, wanted = self.meta, identify(config)
+        for tool, weights in wanted["tools"].items():
+            if made["tools"].get(tool) != weights:
+                raise UsageError(f"the tree lacks the tool {tool} ({weights}); it has {made['tools']}; build another")
+        for name in ("encoder", "scorer"):
+            if made[name] != wanted[name]:
+                raise UsageError(f"the tree has {name} {made[name]}, this config {wanted[name]}; build another")
+        if config.env.horizon > made["horizon"]:
+            raise UsageError(f"env.horizon={config.env.horizon}: the tree has {made['horizon']} calls; build another")
+
+
+def identify(config: Config) -> dict[str, Any]:
+    """Returns what a tree depends on besides its images: names and digests of tools, encoder and scorer.
+
+    A scorer that is no part of the package is known by its name alone: it may take minutes to load.
+    """
+    box, frozen = toolbox(config.env.toolbox), encoder(config.agent.encoder)
+    spec = config.reward.scorer
+    return {
+        "tools": {tool.name: digest(tool.params) for tool in box.tools},
+        "encoder": f"{frozen.name} ({digest(frozen.params)})",
+        "scorer": f"{spec} ({identity(scorer(spec)).version})" if spec == "lite" else spec,
+    }
+
+
+def load_training_tree(folder: str | pathlib.Path) -> TrainingTree:
+    """Reads what `r1jax tree build` has written; images that are not there yet are left out.
+
+    Raises:
+      UsageError: the folder holds no tree, or none of its images is complete.
+      R1JaxError: trees of different shapes lie in it.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / META_FILE
+    if not path.is_file():
+        raise UsageError(f"{folder}: no transition tree here; `r1jax tree build CONFIG -o {folder}` makes one")
+    meta = json.loads(path.read_text())
+    found = [(i, read_tree(image_path(folder, i))) for i in range(meta["num_images"])]
+    trees = [(i, tree) for i, tree in found if tree is not None and tree.features is not None]
+    if not trees:
+        raise UsageError(f"{folder}: none of the {meta['num_images']} images is complete; run `r1jax tree build` again")
+    return _join(meta, [i for i, _ in trees], [tree for _, tree in trees])
+
+
+def image_path(folder: pathlib.Path, index: int) -> pathlib.Path:
+    """Returns the file of one image's tree."""
+    return folder / "images" / f"{index:05d}.npz"
+
+
+def _join(meta: Mapping[str, Any], indices: list[int], trees: list[Tree]) -> TrainingTree:
+    """Numbers the contents of all trees through."""
+    sizes = [len(tree.first) for tree in trees]
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
+    shapes = {(tree.num_tools, tree.horizon, tree.features.shape[1], *tree.metrics) for tree in trees}  # type: ignore[union-attr]
+    if len(shapes) > 1:
+        raise R1JaxError(f"tree {meta['name']!r}: its images do not fit together; build it anew")
+    children = []
+    for start, tree in zip(starts.tolist(), trees, strict=True):
+        own = np.arange(len(tree.first), dtype=np.int32)[:, None]
+        children.append(np.where(tree.children < 0, own, tree.children).astype(np.int32) + start)
+    return TrainingTree(
+        meta,
+        np.concatenate([tree.features for tree in trees if tree.features is not None]),
+        np.concatenate([tree.scores[tree.first] for tree in trees]).astype(np.float32),
+        np.concatenate(children),
+        {name: np.concatenate([tree.metrics[name][tree.first] for tree in trees]) for name in trees[0].metrics},
+        starts,
+        [meta["images"][i]["mix"] for i in indices],
+        [meta["images"][i]["photo"] for i in indices],
+    )

@@ -1,0 +1,118 @@
+"""The sweep's bookkeeping: seeds, means and intervals, small presets, submitit. Whole sweeps run in test_cli.py."""
+
+import json
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from r1jax import config as configuration
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.training import sweep
+
+CONFIG = """
+from r1jax.config import Config
+
+SMALL = {"ppo.updates": 2}
+
+def config():
+    return Config(name="tiny")
+
+def sweep():
+    yield {}
+    yield {"ppo.clip": 0.1}
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def pretend(command, log, environment):
+    """Leaves what a finished run leaves; the variant with seed 1 and a clip of 0.1 fails."""
+    words = dict(word[2:].split("=", 1) for word in command if word.startswith("--") and "=" in word)
+    if (words["seed"], words.get("ppo.clip")) == ("1", "0.1"):
+        return 1
+    run = pathlib.Path(command[command.index("--run") + 1])
+    tree = words.pop("tree", None)
+    assert tree == "trees/shared"
+    config = configuration.load(command[command.index("train") + 1], words)
+    assert config.ppo.updates == 2
+    (run / "agent").mkdir(parents=True, exist_ok=True)
+    (run / "agent" / "agent.safetensors").touch()
+    (run / "config.json").write_text(json.dumps(configuration.to_dict(config)))
+    gain = config.ppo.clip + config.seed
+    (run / "metrics.jsonl").write_text(json.dumps({"update": 2, "eval/score_gain": gain, "eval/calls": 2.0}) + "\n")
+    return 0
+
+
+def run(path, folder, **options):
+    return sweep.run_sweep(path, folder, seeds=3, small=True, tree="trees/shared", **options)
+
+
+def test_means_and_intervals_over_seeds(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "run_command", pretend)
+    whole, broken = run(path, tmp_path / "runs", jobs=2)
+    assert (whole["status"], whole["runs"], broken["status"], broken["runs"]) == ("complete", 3, "failed", 2)
+    assert whole["eval/score_gain"] == pytest.approx(1.2) and broken["eval/score_gain"] == pytest.approx(1.1)
+    wanted = stats.t.interval(0.9, 2, 1.2, 1 / np.sqrt(3))
+    assert whole["eval/score_gain/interval"] == pytest.approx(wanted)
+    assert "| ppo.clip=0.1 | 2, failed | 1.100 ±" in sweep.table([whole, broken])
+    assert (tmp_path / "runs" / "sweep.jsonl").read_text().count("\n") == 2
+
+    asked = []
+    monkeypatch.setattr(sweep, "run_command", lambda *call: asked.append(call[0]) or pretend(*call))
+    run(path, tmp_path / "runs")
+    assert len(asked) == 1 and "--seed=1" in asked[0]  # complete runs are not done again
+
+
+def test_one_seed_has_no_interval():
+    assert sweep.interval([1.0]) is None
+
+
+def test_a_file_without_a_small_preset(path):
+    path.write_text(CONFIG.replace("SMALL", "LARGE"))
+    with pytest.raises(UsageError, match="defines no SMALL"):
+        run(path, path.parent / "runs", dry_run=True)
+
+
+def test_slurm_by_submitit(path, tmp_path, monkeypatch):
+    seen = {}
+
+    class Job:
+        def __init__(self, call):
+            self.call = call
+
+        def result(self):
+            if "--seed=2" in self.call[1]:
+                raise RuntimeError("timed out\nat node 7")
+            return pretend(*self.call[1:])
+
+    class Executor:
+        def __init__(self, folder):
+            seen["folder"] = folder
+
+        def update_parameters(self, **parameters):
+            seen.update(parameters)
+
+        def batch(self):
+            import contextlib
+
+            return contextlib.nullcontext()
+
+        def submit(self, function, *arguments):
+            return Job((function, *arguments))
+
+    monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=Executor))
+    rows = run(path, tmp_path / "runs", slurm={"slurm_partition": "gpu"}, jobs=4)
+    assert seen["slurm_partition"] == "gpu" and seen["slurm_array_parallelism"] == 4
+    assert [(row["status"], row["runs"]) for row in rows] == [("failed", 2), ("failed", 1)]
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(R1JaxError, match="pip install submitit"):
+        run(path, tmp_path / "other", slurm={})

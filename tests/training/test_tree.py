@@ -1,0 +1,189 @@
+"""Training on a transition tree: the episodes are those on images, only cheaper."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from probes import BRIGHTEN, DARKEN, STOP, build, greedy_actions, probe_config
+
+from r1jax.agent.agent import Agent
+from r1jax.agent.encoder import Encoder, register_encoder
+from r1jax.config import override
+from r1jax.degradations.dataset import to_float
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.statistics import group_mean
+from r1jax.reward.scorer import scorer
+from r1jax.training.loop import train
+from r1jax.training.rollout import make_rollout
+from r1jax.training.tree import load_training_tree
+from r1jax.training.tree_build import build_training_tree, tree_images
+from r1jax.training.tree_evaluation import TreeEvaluation
+
+LEVELS = (0.25, 0.5, 1.0)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Photos of one brightness each, with a little noise."""
+    folder = tmp_path_factory.mktemp("photos")
+    for level in LEVELS:
+        noise = np.random.default_rng(0).normal(0, 2, (20, 20, 3))
+        pixels = np.clip(255 * level + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"level_{level}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(photos):
+    return probe_config(
+        data__photos=str(photos), data__mixes="noise,dark", data__crop=16, data__clean_share=0.5, ppo__updates=3
+    )
+
+
+def make(config, folder, **options):
+    options = {"num_images": 8, "dtype": "float32", "progress": False, "scorer": scorer(config.reward.scorer)} | options
+    return build_training_tree(config, folder, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tree")
+    assert make(config, folder, part=(1, 2)).built == 4
+    result = make(config, folder)
+    assert (result.built, result.complete) == (4, 8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tree(folder):
+    return load_training_tree(folder)
+
+
+def test_the_same_actions_bring_the_same_rewards_as_on_images(config, tree):
+    env, policy, params = build(config)
+    images = tree_images(config)
+    degraded = to_float(np.stack([images[i].degraded for i in range(8)]))
+    graph, ids, key = scorer(config.reward.scorer).graph, np.arange(8), jax.random.key(4)
+    online = jax.jit(make_rollout(env, policy, graph, "graph"))
+    acting, looker, children = tree.task(config, env)
+    on_tree = jax.jit(make_rollout(acting, looker, tree.scorer, "graph"))
+    one = online(params, env.toolbox.params, policy.encoder.params, graph.params, degraded, ids, key)
+    other = on_tree(params, children, tree.features, tree.scores, tree.roots, ids, key)
+    assert len(np.unique(one.action)) > 2
+    for name in ("action", "live", "valid", "discount", "record", "step"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+    np.testing.assert_allclose(one.features, other.features, atol=1e-4)
+    np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-4)
+
+
+def test_every_photo_and_every_mix_has_its_turn(config, tree):
+    assert tree.photos == [tree_images(config).names(i)["photo"] for i in range(8)]
+    pairs = set(zip(tree.photos, tree.mixes, strict=True))
+    assert len(pairs) == 6  # three photos under two mixes
+
+
+def test_batches_go_round_all_images(tree):
+    batches = [tree.batch(0, step, 6) for step in range(4)]
+    states, ids = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("degraded", "ids"))
+    np.testing.assert_array_equal(np.unique(states, return_counts=True)[1], 3)
+    np.testing.assert_array_equal(ids, np.arange(24))
+    assert tree.batch(1, 0, 6).degraded.tolist() != batches[0].degraded.tolist()
+
+
+def test_training_on_a_tree_learns_what_images_teach(config, tree, tmp_path):
+    probe = probe_config(
+        **{name.replace(".", "__"): value for name, value in {
+            "data.photos": config.data.photos, "data.mixes": "noise,dark", "data.crop": 16, "data.clean_share": 0.5,
+            "ppo.updates": 25, "ppo.episodes": 96, "eval.every": 25,
+        }.items()}
+    )  # fmt: skip
+    agents = []
+    result = train(probe, tmp_path / "run", tree=tree, progress=False, evaluate=lambda agent: agents.append(agent) or {})
+    assert result.history[-1]["score_gain"] > result.history[0]["score_gain"] + 0.3
+    # The agent acts on images.
+    images = np.repeat(np.array([0.5, 1.0, 0.75], np.float32), 16 * 16 * 3).reshape(3, 16, 16, 3)
+    assert greedy_actions(result.agent, images)[:, 0].tolist() == [BRIGHTEN, DARKEN, STOP]
+    assert agents[0].env.toolbox.names == result.agent.env.toolbox.names
+    with pytest.raises(UsageError, match="holds a run on"):
+        train(probe, tmp_path / "run", progress=False)
+
+
+def test_two_runs_on_a_tree_are_equal(config, tree, tmp_path):
+    one, other = (train(config, tmp_path / name, tree=tree, progress=False) for name in ("one", "other"))
+    for name, array in one.agent.params.items():
+        np.testing.assert_array_equal(array, other.agent.params[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("env__horizon", 3, "the tree has 2 calls"),
+        ("env__toolbox", ("brighten",), "the tree lacks the tool brighten"),
+        ("agent__encoder", "lite_scorer", "the tree has encoder"),
+        ("reward__scorer", "lite", "the tree has scorer"),
+    ],
+)
+def test_a_tree_of_another_config_is_refused(tree, field, value, message):
+    with pytest.raises(UsageError, match=message):
+        tree.check(probe_config(**{field: value}))
+
+
+def test_fewer_tools_than_the_tree_has(config, tree):
+    fewer = override(config, {"env.toolbox": ("probe_noop", "probe_darken")})
+    tree.check(fewer)
+    env, *_ = build(fewer)
+    acting, _, children = tree.task(fewer, env)
+    state = acting.reset(tree.roots)
+    darker = acting.step(children, state, np.full(8, 1))[0].image
+    np.testing.assert_array_equal(darker, tree.children[tree.roots, DARKEN])
+
+
+def test_evaluation_on_a_tree_is_that_of_the_tools(config, tree):
+    env, policy, params = build(config)
+    values = TreeEvaluation(config, tree)(Agent(policy, params, env, config))
+    gains, psnr, calls, best = [], [], [], []
+    images = to_float(np.stack([tree_images(config)[i].degraded for i in range(8)]))
+    actions = greedy_actions(Agent(policy, params, env, config), images)
+    for root, plan in zip(tree.roots, actions, strict=True):
+        path = [root]
+        for action in plan:
+            path += [tree.children[path[-1], action]] if 0 <= action < STOP else []
+        gains.append(tree.scores[path[-1]] - tree.scores[root])
+        psnr.append(tree.metrics["psnr_y"][path[-1]] - tree.metrics["psnr_y"][root])
+        calls.append(len(path) - 1)
+        reach = {root} | set(tree.children[root].tolist()) | set(tree.children[tree.children[root]].reshape(-1).tolist())
+        best.append(max(tree.scores[list(reach)]) - tree.scores[root])
+    by_mix = lambda values: group_mean(np.array(values, float), tree.mixes)  # noqa: E731
+    assert values["score_gain"] == pytest.approx(by_mix(gains), abs=1e-4)
+    assert values["psnr_y_gain"] == pytest.approx(by_mix(psnr), abs=1e-3)
+    assert values["calls"] == pytest.approx(by_mix(calls))
+    assert values["share"] == pytest.approx(group_mean(np.array(gains), tree.mixes, np.array(best)), abs=1e-4)
+
+
+def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
+    with pytest.raises(UsageError, match="holds a tree with horizon 2, not 1"):
+        make(probe_config(env__horizon=1, data__photos=str(photos), data__mixes="noise", data__crop=16), folder)
+    with pytest.raises(UsageError, match="no transition tree here"):
+        load_training_tree(tmp_path)
+    (tmp_path / "tree.json").write_text((folder / "tree.json").read_text())
+    with pytest.raises(UsageError, match="none of the 8 images is complete"):
+        load_training_tree(tmp_path)
+
+
+def test_a_broken_file_is_built_again(config, folder):
+    path = folder / "images" / "00003.npz"
+    whole = load_training_tree(folder)
+    path.write_bytes(path.read_bytes()[:50])
+    assert len(load_training_tree(folder).roots) == 7
+    assert make(config, folder).built == 1
+    np.testing.assert_array_equal(load_training_tree(folder).scores, whole.scores)
+    assert json.loads((folder / "tree.json").read_text())["num_images"] == 8
+
+
+def test_features_that_do_not_fit_are_refused(config, tmp_path):
+    register_encoder("probe_large")(lambda: Encoder("probe_large", lambda _, x: x.mean((1, 2)) + 1e6, (), 3))
+    with pytest.raises(R1JaxError, match="not finite as float16"):
+        make(override(config, {"agent.encoder": "probe_large"}), tmp_path, dtype="float16")
