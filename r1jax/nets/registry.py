@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
 from flax import nnx
+from jax import Array
 
 from r1jax.errors import UsageError
 
@@ -29,11 +31,15 @@ def create(name: str, *, seed: int = 0, **config: Any) -> nnx.Module:
     Raises:
       UsageError: no network of that name.
     """
+    return _registered(name)(**config, rngs=nnx.Rngs(seed))
+
+
+def _registered(name: str) -> Any:
     if name not in _NETS:
         near = difflib.get_close_matches(name, _NETS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_NETS)}"
         raise UsageError(f"network {name!r} is unknown; {hint}")
-    return _NETS[name](**config, rngs=nnx.Rngs(seed))
+    return _NETS[name]
 
 
 def skeleton(name: str, **config: Any) -> nnx.Module:
@@ -42,4 +48,13 @@ def skeleton(name: str, **config: Any) -> nnx.Module:
     Raises:
       UsageError: no network of that name.
     """
-    return nnx.eval_shape(lambda: create(name, **config))
+    net = _registered(name)
+    return nnx.eval_shape(lambda: net(**config, rngs=_OneKey()))
+
+
+class _OneKey:
+    """Stands for `nnx.Rngs` where no value is ever drawn: counting keys is most of what tracing a constructor costs."""
+
+    def __getattr__(self, stream: str) -> Callable[[], Array]:
+        key = jax.random.key(0)
+        return lambda: key

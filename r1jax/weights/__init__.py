@@ -2,6 +2,7 @@
 
 from r1jax.weights.checkpoint_files import read_checkpoint
 from r1jax.weights.files import flat_state, load_module, read_tensors, save_module, update_module, weight_file
+from r1jax.weights.recognise import recognise
 from r1jax.weights.torch_names import export_torch, import_torch
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "load_module",
     "read_checkpoint",
     "read_tensors",
+    "recognise",
     "save_module",
     "update_module",
     "weight_file",

@@ -7,7 +7,7 @@ although it follows from the configuration (index tables, attention masks, count
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -119,22 +119,23 @@ def import_torch(module: nnx.Module, state_dict: Mapping[str, Any]) -> nnx.Modul
     Raises:
       WeightMismatch: names or shapes differ; it lists all of them with official names and shapes.
     """
-    entries = official_entries(module)
     given = {name: np.asarray(value) for name, value in unwrap(state_dict).items()}
-    given = {name: value for name, value in given.items() if name in entries or not DERIVED.search(name)}
-    expected = dict(_official_shapes(module, entries))
-    missing, unexpected = sorted(entries.keys() - given.keys()), sorted(given.keys() - entries.keys())
-    shared = sorted(entries.keys() & given.keys())
-    misshaped = [(name, expected[name], given[name].shape) for name in shared if expected[name] != given[name].shape]
-    if missing or unexpected or misshaped:
-        raise WeightMismatch(missing, unexpected, misshaped)
+    if error := mismatch(module, {name: value.shape for name, value in given.items()}):
+        raise error
+    entries = official_entries(module)
     return update_module(module, {path: layout.to_flax(given[name]) for name, (path, layout) in entries.items()})
 
 
-def _official_shapes(module: nnx.Module, entries: Mapping[str, tuple[str, Layout]]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    shapes = {"/".join(map(str, path)): variable.shape for path, variable in saved_variables(module)}
-    for name, (path, layout) in entries.items():
-        yield name, layout.official_shape(shapes[path])
+def mismatch(module: nnx.Module, given: Mapping[str, tuple[int, ...]]) -> WeightMismatch | None:
+    """Returns how official names and shapes differ from the module's, None where they do not."""
+    entries = official_entries(module)
+    ours = {"/".join(map(str, path)): variable.shape for path, variable in saved_variables(module)}
+    expected = {name: layout.official_shape(ours[path]) for name, (path, layout) in entries.items()}
+    missing = sorted(expected.keys() - given.keys())
+    unexpected = sorted(name for name in given.keys() - expected.keys() if not DERIVED.search(name))
+    shared = sorted(expected.keys() & given.keys())
+    misshaped = [(name, expected[name], given[name]) for name in shared if expected[name] != given[name]]
+    return WeightMismatch(missing, unexpected, misshaped) if missing or unexpected or misshaped else None
 
 
 def export_torch(module: nnx.Module) -> dict[str, np.ndarray]:
