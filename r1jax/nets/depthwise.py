@@ -4,6 +4,9 @@ XLA:CPU has no fast depthwise convolution: for 96 channels at 256x256 on one cor
 35 ms, and the same as shifted copies, multiplied and added in one fused loop, 24 ms.
 """
 
+import functools
+import operator
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -11,32 +14,55 @@ from jaxtyping import Array, Float
 
 
 class DepthwiseConv(nnx.Conv):
-    """A square convolution of odd size with one kernel a channel, zero padded."""
+    """A square convolution of odd size with one kernel a channel, padded with zeros or by another `mode` of `jnp.pad`."""
 
-    def __init__(self, features: int, size: int, rngs: nnx.Rngs, *, use_bias: bool = True):
+    def __init__(
+        self,
+        features: int,
+        size: int,
+        rngs: nnx.Rngs,
+        *,
+        use_bias: bool = True,
+        dilation: int = 1,
+        mode: str = "constant",
+    ):
         super().__init__(features, features, (size, size), feature_group_count=features, use_bias=use_bias, rngs=rngs)
+        self.dilation, self.mode = dilation, mode
 
     def __call__(  # type: ignore[override]
         self, x: Float[Array, "b h w c"]
     ) -> Float[Array, "b h w c"]:
-        y = depthwise(x, self.kernel.get_value())
+        y = depthwise(x, self.kernel.get_value(), self.dilation, self.mode)
         return y if self.bias is None else y + self.bias.get_value()
 
 
-def depthwise(x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"]) -> Float[Array, "b h w c"]:
-    """Returns the zero-padded depthwise convolution; size of the kernel odd."""
-    return lax.platform_dependent(x, kernel, cpu=_shifted, default=_convolved)
+def depthwise(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], dilation: int = 1, mode: str = "constant"
+) -> Float[Array, "b h w c"]:
+    """Returns the depthwise convolution, of the size of x; size of the kernel odd, `mode` that of `jnp.pad`."""
+    margin = (dilation * (len(kernel) // 2),) * 2
+    padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode=mode)
+    shifted, convolved = (functools.partial(lowering, dilation=dilation) for lowering in (_shifted, _convolved))
+    return lax.platform_dependent(padded, kernel, cpu=shifted, default=convolved)
 
 
-def _convolved(x: Array, kernel: Array) -> Array:
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=x.shape[-1])
+def _convolved(padded: Array, kernel: Array, dilation: int) -> Array:
+    numbers, groups = ("NHWC", "HWIO", "NHWC"), padded.shape[-1]
+    return lax.conv_general_dilated(
+        padded,
+        kernel,
+        (1, 1),
+        "VALID",
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=numbers,
+        feature_group_count=groups,
+    )
 
 
-def _shifted(x: Array, kernel: Array) -> Array:
-    size, (height, width) = len(kernel), x.shape[1:3]
-    margin = (size // 2, size // 2)
+def _shifted(padded: Array, kernel: Array, dilation: int) -> Array:
     # The barrier keeps the padding out of the loop, where it would be a test a pixel.
-    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), margin, margin, (0, 0))))
-    shifts = [(i, j) for i in range(size) for j in range(size)]
-    return sum(padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i, j in shifts)
+    padded = lax.optimization_barrier(padded)
+    size = len(kernel)
+    height, width = (side - dilation * (size - 1) for side in padded.shape[1:3])
+    taps = [(dilation * i, dilation * j, kernel[i, j, 0]) for i in range(size) for j in range(size)]
+    return functools.reduce(operator.add, [padded[:, i : i + height, j : j + width] * weight for i, j, weight in taps])

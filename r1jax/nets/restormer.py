@@ -41,10 +41,10 @@ class Restormer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         def blocks(level: int, features: int, num: int) -> nnx.Sequential:
-            parts = (features, heads[level], ffn_expansion_factor, bias, LayerNorm_type, rngs)
-            return nnx.Sequential(*[TransformerBlock(*parts) for _ in range(num)])
+            return nnx.Sequential(*[self._block(level, features, rngs) for _ in range(num)])
 
-        self.dual_pixel_task = dual_pixel_task
+        self.heads, self.ffn_expansion_factor, self.bias = tuple(heads), ffn_expansion_factor, bias
+        self.norm_type, self.dual_pixel_task = LayerNorm_type, dual_pixel_task
         self.patch_embed = PatchEmbed(inp_channels, dim, rngs)
         self.encoder_level1 = blocks(0, dim, num_blocks[0])
         self.down1_2 = Downsample(dim, rngs)
@@ -65,6 +65,9 @@ class Restormer(nnx.Module):
         if dual_pixel_task:
             self.skip_conv = conv(dim, 2 * dim, 1, rngs, use_bias=bias)
         self.output = conv(2 * dim, out_channels, 3, rngs, use_bias=bias)
+
+    def _block(self, level: int, features: int, rngs: nnx.Rngs) -> nnx.Module:
+        return TransformerBlock(features, self.heads[level], self.ffn_expansion_factor, self.bias, self.norm_type, rngs)
 
     @size_preserving(8, "reflect")
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
