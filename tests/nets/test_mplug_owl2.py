@@ -50,6 +50,7 @@ def test_rows_must_have_their_image_in_one_column(module):
         module(jnp.zeros((2, 56, 56, 3)), np.array([[1, -200, 3], [-200, 2, 3]]))
 
 
+@pytest.mark.slow
 def test_full_size_by_shapes_alone():
     """The published network: 8.2 billion parameters, 92 tokens, about two TFLOP an image."""
     abstract = nnx.eval_shape(lambda: MPLUGOwl2(dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))

@@ -128,6 +128,7 @@ def in_process(command, folder, **env):
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_four_devices_share_the_network_and_score_the_same(built, folder):
     told = in_process("devices", folder, XLA_FLAGS="--xla_force_host_platform_device_count=4")
     np.testing.assert_allclose(told["scores"], built.score(tiny_owl.images(3)), atol=1e-4)

@@ -63,6 +63,7 @@ def test_the_step_is_masked_and_the_run_goes_on(fault, scorer, tmp_path):
     assert [row["missing_share"] for row in again.history] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_run_ends_with_a_line_where_that_is_the_rule(scorer, tmp_path):
     config = probe_config(**SHORT, **scorer, reward__options={"fault": "nan"}, reward__on_missing="raise")
     with pytest.raises(R1JaxError, match=r"update 1: \d+% of the episodes lack a score") as caught:
