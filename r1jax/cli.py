@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr. `--j
 """
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -468,15 +469,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _weights_parser(commands: Any) -> None:
-    title = "Published weights: list, pull, verify, path."
+    title = "Published weights: list, pull, verify, path; import and export of checkpoints."
     group = commands.add_parser("weights", help=title, description=title, allow_abbrev=False)
     subcommands = group.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
 
-    def command(name: str, function: str, help: str) -> argparse.ArgumentParser:
+    def command(name: str, function: str, help: str, module: str = "command") -> argparse.ArgumentParser:
         def run(args: argparse.Namespace) -> int:
-            from r1jax.weights import command
-
-            return getattr(command, function)(args)
+            return getattr(importlib.import_module(f"r1jax.weights.{module}"), function)(args)
 
         sub = subcommands.add_parser(name, help=help, description=help, allow_abbrev=False)
         sub.set_defaults(run=run)
@@ -497,6 +496,23 @@ def _weights_parser(commands: Any) -> None:
 
     sub = command("path", "print_path", "Print where weights are cached.")
     sub.add_argument("name", nargs="?", help="default: the cache folder")
+
+    help = "Recognise a PyTorch checkpoint (.pth, .ckpt, .safetensors, .npz) by its tensors, and write it for r1jax."
+    sub = command("import", "import_weights", help, "convert")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("-o", "--output", help="default: FILE's name with .r1jax.safetensors, beside it")
+    sub.add_argument("--overwrite", action="store_true", help="replace the output")
+
+    help = "Write weights with PyTorch's official names (safetensors), or the network as a program (stablehlo)."
+    sub = command("export", "export_weights", help, "convert")
+    sub.add_argument("network", metavar="NAME_OR_FILE", help="weights in the cache, or a .safetensors file of r1jax")
+    sub.add_argument("--format", choices=["safetensors", "stablehlo"], default="safetensors")
+    sub.add_argument("-o", "--output", help="default: NAME.torch.safetensors or NAME.stablehlo, here")
+    sub.add_argument("--overwrite", action="store_true", help="replace the output")
+    sub.add_argument("--size", default="256x256", help="of the program's images: HEIGHTxWIDTH")
+    sub.add_argument("--batch", type=int, default=1, help="of the program's images")
+    sub.add_argument("--channels", type=int, default=3, help="of the program's images")
+    sub.add_argument("--platforms", default="cpu", help="that the program shall run on: cpu,cuda,tpu")
 
 
 if __name__ == "__main__":
