@@ -36,6 +36,8 @@ class EnvConfig:
     horizon: int = 4  # most tool calls an episode
     stop: bool = True  # whether the agent may end an episode early
     step_cost: float = 0.0  # subtracted from the reward of every tool call, in score units
+    guard_weight: float = 0.0  # what an image loses in score units for each unit of structure below the band
+    guard_band: float = 0.6  # correlation with the first image that costs nothing, see images/fidelity.py
     block_size: int = 1  # G of the grouped dispatch: images of one tool run together; 1 on CPU, larger on GPU
 
 
@@ -243,6 +245,11 @@ def load_small(path: str | pathlib.Path) -> dict[str, Any]:
     if not hasattr(module, "SMALL"):
         raise UsageError(f"{path}: defines no SMALL")
     return dict(module.SMALL)
+
+
+def load_curve(path: str | pathlib.Path) -> tuple[str, str] | None:
+    """Returns the file's `CURVE`: two figures of its sweep that are drawn against each other, x and y."""
+    return getattr(_module(path), "CURVE", None)
 
 
 def _module(path: str | pathlib.Path) -> types.ModuleType:

@@ -49,7 +49,7 @@ def make_environment(config: Config, tools: tuple[str, ...] | None = None) -> En
     box = toolbox(env.toolbox)
     if tools is not None and box.names != tools:
         box = toolbox(tools)
-    return Environment(box, env.horizon, env.stop, env.step_cost, env.block_size)
+    return Environment(box, env.horizon, env.stop, env.step_cost, env.block_size, env.guard_weight > 0)
 
 
 def save_agent(path: str | pathlib.Path, agent: Agent) -> pathlib.Path:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from r1jax.errors import UsageError
 from r1jax.images.convert import quantise
+from r1jax.images.fidelity import structure_kept
 from r1jax.tools.dispatch import dispatch
 from r1jax.tools.toolbox import Toolbox
 
@@ -24,6 +25,7 @@ class State(NamedTuple):
     record: Int[Array, "b T"]  # the tool that each step called; -1: no step yet, or no tool
     step: Int[Array, " b"]  # steps taken, STOP included
     done: Bool[Array, " b"]
+    first: Float[Array, "b h w 3"]  # the image at the start, where the environment has a guard; else [b] zeros
 
 
 class Observation(NamedTuple):
@@ -59,6 +61,7 @@ class Environment:
       step_cost: subtracted from the reward of every tool call, in the scorer's units; for
         `rewards_from_scores`.
       block_size: images of one tool that run together, see `r1jax.tools.dispatch`.
+      guard: whether `structure_kept` is measured, for `guarded_scores`.
 
     Raises:
       UsageError: a field has no meaning.
@@ -69,6 +72,7 @@ class Environment:
     stop: bool = True
     step_cost: float = 0.0
     block_size: int = 1
+    guard: bool = False
 
     def __post_init__(self) -> None:
         for field in ("horizon", "block_size"):
@@ -87,12 +91,13 @@ class Environment:
 
     def reset(self, images: Float[Array, "b h w 3"]) -> State:
         """Starts one episode an image."""
-        batch = images.shape[0]
+        batch, image = images.shape[0], quantise(images)
         return State(
-            image=quantise(images),
+            image=image,
             record=jnp.full((batch, self.horizon), -1, jnp.int32),
             step=jnp.zeros(batch, jnp.int32),
             done=jnp.zeros(batch, bool),
+            first=image if self.guard else jnp.zeros(batch),
         )
 
     def step(
@@ -116,9 +121,16 @@ class Environment:
             record=_write(state.record, state.step, jnp.where(valid, tool, -1), live),
             step=step,
             done=state.done | stopped | (step >= self.horizon),
+            first=state.first,
         )
         observation = Observation(new_state.image, new_state.record, new_state.step)
         return new_state, TimeStep(observation, (~new_state.done).astype(jnp.float32), valid)
+
+    def kept(self, tool_params: Any, state: State) -> Float[Array, " b"]:
+        """Returns how much of the first image's structure an image keeps, see `structure_kept`; 1 without a guard."""
+        if not self.guard:
+            return jnp.ones(state.image.shape[0])
+        return structure_kept(state.image, state.first)
 
     def restore(
         self,
@@ -156,3 +168,17 @@ def rewards_from_scores(
     filled = jnp.where(present, scores, 0.0)
     known = valid & present[:-1] & present[1:]
     return jnp.where(known, filled[1:] - filled[:-1] - step_cost, 0.0)
+
+
+def guarded_scores(
+    scores: Float[Array, "T1 b"], kept: Float[Array, "T b"], weight: float, band: float
+) -> Float[Array, "T1 b"]:
+    """Returns scores less `weight` times what an image lacks to keep `band` of the first image's structure.
+
+    A guard against the drift of perceptual rewards, which rise while fidelity falls. It needs no clean photo; the first
+    image keeps all of itself, and a missing score stays missing.
+    """
+    if weight == 0:
+        return scores
+    lacking = jnp.maximum(band - kept, 0.0)
+    return scores - weight * jnp.concatenate([jnp.zeros_like(lacking[:1]), lacking])

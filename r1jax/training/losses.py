@@ -13,8 +13,8 @@ import rlax
 from jaxtyping import Array, Bool, Float, Int
 
 from r1jax.agent.policy import Params, Policy
-from r1jax.config import PPOConfig
-from r1jax.env.environment import rewards_from_scores
+from r1jax.config import EnvConfig, PPOConfig
+from r1jax.env.environment import guarded_scores, rewards_from_scores
 from r1jax.training.rollout import Trajectory
 
 WITH_CRITIC = ("ppo", "vtrace")
@@ -46,7 +46,7 @@ def make_batch(
     trajectory: Trajectory,
     scores: Float[Array, "T1 b"],
     config: PPOConfig,
-    step_cost: float = 0.0,
+    env: EnvConfig,
     current: tuple[Float[Array, "T b a"], Float[Array, "T b"]] | None = None,
 ) -> Batch:
     """Returns the weighted decisions of a trajectory with their advantages by `config.algorithm`.
@@ -55,10 +55,12 @@ def make_batch(
     value to bootstrap from. Rewards of missing scores are 0 before any arithmetic, see `rewards_from_scores`.
 
     Args:
+      env: its step cost and guard are part of the reward.
       current: logits and values of the policy that is to be trained, where another one acted (vtrace).
     """
     weight = (trajectory.live & scored_episodes(trajectory, scores)).astype(jnp.float32)
-    r_t = rewards_from_scores(scores, trajectory.valid, step_cost)
+    guarded = guarded_scores(scores, trajectory.kept, env.guard_weight, env.guard_band)
+    r_t = rewards_from_scores(guarded, trajectory.valid, env.step_cost)
     log_prob, value = trajectory.log_prob, trajectory.value
     if config.algorithm == "vtrace":
         assert current is not None

@@ -50,6 +50,7 @@ class Trajectory(NamedTuple):
     live: Bool[Array, "T b"]  # the episode had not ended: the action is a decision, STOP included
     valid: Bool[Array, "T b"]  # the action called a tool
     discount: Float[Array, "T b"]  # 0 where the action ended the episode
+    kept: Float[Array, "T b"]  # of the first image's structure, by the image after the action
     scores: Array  # [T+1, b] tickets or scores; first the initial image
     image: Float[Array, "b h w 3"]  # restored
 
@@ -101,7 +102,7 @@ def make_rollout(
 
 
 def _make_step(env: Environment, policy: Policy, greedy: bool) -> Callable[..., tuple[State, tuple[Any, ...]]]:
-    """Returns the pure step: (state, t) -> (new state, the fields of a Trajectory up to `discount`)."""
+    """Returns the pure step: (state, t) -> (new state, the fields of a Trajectory up to `kept`)."""
 
     def step(
         policy_params: Params,
@@ -118,7 +119,7 @@ def _make_step(env: Environment, policy: Policy, greedy: bool) -> Callable[..., 
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
         new_state, timestep = env.step(tool_params, state, action)
         decision = (features, state.record, state.step, action, log_prob, value, logits, ~state.done)
-        return new_state, (*decision, timestep.valid, timestep.discount)
+        return new_state, (*decision, timestep.valid, timestep.discount, env.kept(tool_params, new_state))
 
     return step
 
@@ -132,7 +133,7 @@ class OutsideRollout:
     Attributes:
       begin: images -> (state, images uint8 [1, b, h, w, 3]), jitted.
       step: (policy_params, tool_params, encoder_params, ids, key, state, t) -> (new state, fields of a Trajectory
-        up to `discount` [1, b, ...], images uint8 [1, b, h, w, 3]), jitted.
+        up to `kept` [1, b, ...], images uint8 [1, b, h, w, 3]), jitted.
     """
 
     def __init__(

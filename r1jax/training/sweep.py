@@ -1,7 +1,8 @@
 """`r1jax sweep`: trains every variant of a config file, each with several seeds, each run in a process of its own.
 
 A run that fails does not stop the others; one that is complete is not done again. Results stand in RUN/sweep.jsonl, one line
-a variant, and are printed as a table of means with 90% intervals over seeds. All runs may share one transition tree.
+a variant, and are printed as a table of means with 90% intervals over seeds. All runs may share one transition tree. A file
+that names two figures as CURVE gets RUN/curve.svg, one against the other.
 """
 
 import concurrent.futures
@@ -21,6 +22,7 @@ import numpy as np
 from r1jax import config as configuration
 from r1jax.config import Config
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.tradeoff import tradeoff
 from r1jax.training.logs import read_log
 
 COLUMNS = ("eval/score_gain", "eval/share", "eval/psnr_y_gain", "eval/calls", "eval/worse")
@@ -79,7 +81,15 @@ def run_sweep(
         rows.append(_row(variant, [job.run for job in work[mine]], statuses[mine]))
     if not dry_run:
         (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
     return rows
+
+
+def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws one figure against another if the file wants it and at least two variants have both."""
+    points = [(row[names[0]], row[names[1]], row["variant"]) for row in rows if names and all(n in row for n in names)]
+    if names and len(points) > 1:
+        path.write_text(tradeoff(points, *(name.removeprefix("eval/").replace("_", " ") for name in names)))
 
 
 def _job(

@@ -26,6 +26,7 @@ from r1jax.reward.scorer import GraphScorer, identity, scorer
 from r1jax.tools.toolbox import toolbox
 
 META_FILE = "tree.json"
+STRUCTURE = "structure"  # the metric that a guard looks up
 
 
 class Episodes(NamedTuple):
@@ -37,18 +38,25 @@ class Episodes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TreeEnvironment(Environment):
-    """The environment on the numbers of states; its tool params are the table of children [u, k]."""
+    """The environment on the numbers of states.
+
+    Its tool params are the table of children [u, k] and that of the structure kept [u].
+    """
 
     def reset(self, images: Int[Array, " b"]) -> State:
         """Starts one episode at each state."""
         blank = super().reset(jnp.zeros((images.shape[0], 1, 1, 3)))
         return blank._replace(image=images)
 
+    def kept(self, tool_params: Any, state: State) -> Float[Array, " b"]:
+        """Returns how much of the root's structure the states keep."""
+        return tool_params[1][state.image]
+
     def restore(
         self, tool_params: Any, image: Int[Array, " b"], tool: Int[Array, " b"], valid: Bool[Array, " b"]
     ) -> Int[Array, " b"]:
         """Returns the states after their tools."""
-        return jnp.where(valid, tool_params[image, jnp.minimum(tool, len(self.toolbox) - 1)], image)
+        return jnp.where(valid, tool_params[0][image, jnp.minimum(tool, len(self.toolbox) - 1)], image)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +95,8 @@ class TrainingTree:
             return features[state].astype(jnp.float32)
 
         frozen = Encoder(config.agent.encoder, look_up, self.features, self.features.shape[1])
-        return TreeEnvironment(**fields), Policy(frozen, env, config.agent), self.children[:, columns]
+        kept = self.metrics.get(STRUCTURE, np.ones_like(self.scores))
+        return TreeEnvironment(**fields), Policy(frozen, env, config.agent), (self.children[:, columns], kept)
 
     @property
     def scorer(self) -> GraphScorer:
@@ -117,6 +126,8 @@ class TrainingTree:
         for name in ("encoder", "scorer"):
             if made[name] != wanted[name]:
                 raise UsageError(f"the tree has {name} {made[name]}, this config {wanted[name]}; build another")
+        if config.env.guard_weight and STRUCTURE not in self.metrics:
+            raise UsageError("env.guard_weight: the tree was built without the structure kept; build another")
         if config.env.horizon > made["horizon"]:
             raise UsageError(f"env.horizon={config.env.horizon}: the tree has {made['horizon']} calls; build another")
 
@@ -163,7 +174,8 @@ def _join(meta: Mapping[str, Any], indices: list[int], trees: list[Tree]) -> Tra
     """Numbers the contents of all trees through."""
     sizes = [len(tree.first) for tree in trees]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
-    shapes = {(tree.num_tools, tree.horizon, tree.features.shape[1], *tree.metrics) for tree in trees}  # type: ignore[union-attr]
+    shapes = {(tree.num_tools, tree.horizon, tree.features.shape[1]) for tree in trees}  # type: ignore[union-attr]
+    metrics = [name for name in trees[0].metrics if all(name in tree.metrics for tree in trees)]
     if len(shapes) > 1:
         raise R1JaxError(f"tree {meta['name']!r}: its images do not fit together; build it anew")
     children = []
@@ -175,7 +187,7 @@ def _join(meta: Mapping[str, Any], indices: list[int], trees: list[Tree]) -> Tra
         np.concatenate([tree.features for tree in trees if tree.features is not None]),
         np.concatenate([tree.scores[tree.first] for tree in trees]).astype(np.float32),
         np.concatenate(children),
-        {name: np.concatenate([tree.metrics[name][tree.first] for tree in trees]) for name in trees[0].metrics},
+        {name: np.concatenate([tree.metrics[name][tree.first] for tree in trees]) for name in metrics},
         starts,
         [meta["images"][i]["mix"] for i in indices],
         [meta["images"][i]["photo"] for i in indices],

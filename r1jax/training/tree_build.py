@@ -28,9 +28,10 @@ from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import judges
 from r1jax.evaluation.command import open_scorer
 from r1jax.evaluation.simulator import Simulator, in_blocks, num_states
-from r1jax.evaluation.tree import Encode, build_tree, read_tree, write_tree
-from r1jax.images.convert import quantise
-from r1jax.training.tree import META_FILE, identify, image_path
+from r1jax.evaluation.tree import Encode, Metric, build_tree, read_tree, write_tree
+from r1jax.images.convert import quantise, to_float
+from r1jax.images.fidelity import structure_kept
+from r1jax.training.tree import META_FILE, STRUCTURE, identify, image_path
 
 _STATE_BYTES = 40  # of a state without its features, compressed
 
@@ -150,9 +151,15 @@ def _build(
 
     for index in tqdm(indices, unit="image", desc="tree", disable=not progress):
         image = images[index]
-        tree = build_tree(simulator, image.degraded, image.clean, judges.tree_metrics(False), encode)
+        metrics = judges.tree_metrics(False) | {STRUCTURE: _kept_of(image.degraded)}
+        tree = build_tree(simulator, image.degraded, image.clean, metrics, encode)
         write_tree(image_path(folder, index), tree)
     return len(indices)
+
+
+def _kept_of(first: UInt8[np.ndarray, "h w 3"]) -> Metric:
+    """Returns the metric of how much of the first image's structure a state keeps; the clean photo takes no part."""
+    return lambda image, clean: structure_kept(image, np.broadcast_to(to_float(first), image.shape))
 
 
 def _built(folder: pathlib.Path, index: int) -> bool:

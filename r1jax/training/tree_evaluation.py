@@ -18,10 +18,10 @@ class TreeEvaluation:
         """Raises UsageError where the tree does not belong to the config."""
         tree.check(config)
         self._tree = tree
-        env, policy, children = tree.task(config, make_environment(config))
-        self._frozen = (children, tree.features, tree.scores)
+        env, policy, tables = tree.task(config, make_environment(config))
+        self._frozen = (tables, tree.features, tree.scores)
         self._rollout = jax.jit(make_rollout(env, policy, tree.scorer, "graph", greedy=True))
-        self._best = best_reachable(children, tree.scores, env.horizon)[tree.roots] - tree.scores[tree.roots]
+        self._best = best_reachable(tables[0], tree.scores, env.horizon)[tree.roots] - tree.scores[tree.roots]
 
     def __call__(self, agent: Agent) -> dict[str, float]:
         """Returns gains, worse (share of images scored below the input), calls, and the share of the best possible gain."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from r1jax.agent.policy import Params, Policy
 from r1jax.config import Config, PPOConfig
-from r1jax.env.environment import rewards_from_scores
+from r1jax.env.environment import guarded_scores, rewards_from_scores
 from r1jax.errors import UsageError
 from r1jax.training.losses import Batch, make_batch, policy_loss, scored_episodes, weighted_mean
 from r1jax.training.rollout import Trajectory
@@ -90,7 +90,7 @@ def make_update(
         entropy_coef: Float[Array, ""],
     ) -> tuple[TrainState, Metrics]:
         current = _evaluate(policy, state.params, trajectory) if ppo.algorithm == "vtrace" else None
-        batch = make_batch(trajectory, scores, ppo, config.env.step_cost, current)
+        batch = make_batch(trajectory, scores, ppo, config.env, current)
 
         def train_minibatch(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
             minibatch = jax.tree.map(lambda x: x[rows], batch)
@@ -120,7 +120,8 @@ def diagnostics(trajectory: Trajectory, scores: Float[Array, "T1 b"], batch: Bat
     """Returns what shows a policy's collapse: which actions it takes, how early it stops, what it gains."""
     scored = scored_episodes(trajectory, scores).astype(jnp.float32)
     gain = jnp.sum(rewards_from_scores(scores, trajectory.valid), axis=0)
-    reward = jnp.sum(rewards_from_scores(scores, trajectory.valid, config.env.step_cost), axis=0)
+    guarded = guarded_scores(scores, trajectory.kept, config.env.guard_weight, config.env.guard_band)
+    reward = jnp.sum(rewards_from_scores(guarded, trajectory.valid, config.env.step_cost), axis=0)
     live = trajectory.live[..., None]
     taken = jax.nn.one_hot(trajectory.action, trajectory.logits.shape[-1]) * live
     calls = jnp.sum(trajectory.valid, axis=0)
@@ -134,6 +135,7 @@ def diagnostics(trajectory: Trajectory, scores: Float[Array, "T1 b"], batch: Bat
         "score_last": first + weighted_mean(gain, scored),
         "score_gain": weighted_mean(gain, scored),
         "return": weighted_mean(reward, scored),
+        "structure_kept": weighted_mean(trajectory.kept[-1], scored),
         "explained_variance": _explained_variance(batch),
         "missing_share": 1 - jnp.mean(scored),
     }

@@ -10,7 +10,7 @@ import pytest
 
 from r1jax.agent.encoder import Encoder
 from r1jax.agent.policy import Policy
-from r1jax.config import AgentConfig, PPOConfig
+from r1jax.config import AgentConfig, EnvConfig, PPOConfig
 from r1jax.errors import UsageError
 from r1jax.training.losses import make_batch, policy_loss, scored_episodes
 from r1jax.training.rollout import Trajectory
@@ -19,7 +19,8 @@ from r1jax.training.update import check_algorithm, learning_rate
 T, B, F, A = 3, 4, 5, 3  # two tools and STOP
 STOP = 2
 CONFIG = PPOConfig(gamma=0.9, gae_lambda=0.8)
-BATCH = jax.jit(make_batch, static_argnames=("config", "step_cost"))
+FREE, COST = EnvConfig(), EnvConfig(step_cost=0.1)
+BATCH = jax.jit(make_batch, static_argnames=("config", "env"))
 ENV = types.SimpleNamespace(num_actions=A, stop_action=STOP, horizon=T)
 POLICY = Policy(Encoder("none", lambda params, x: x, (), F), ENV, AgentConfig(hidden=(6,)))
 PARAMS = POLICY.init(jax.random.key(3))
@@ -47,6 +48,7 @@ def make_trajectory() -> tuple[Trajectory, np.ndarray]:
         live,
         valid,
         (~ended).astype(np.float32),
+        rng.uniform(0.2, 1, (T, B)).astype(np.float32),
         scores,
         np.zeros((B, 2, 2, 3), np.float32),
     ]
@@ -59,7 +61,7 @@ def keep(trajectory: Trajectory, episodes: list[int]) -> Trajectory:
 
 @jax.jit
 def gradient(trajectory, scores):
-    batch = make_batch(trajectory, scores, CONFIG, step_cost=0.1)
+    batch = make_batch(trajectory, scores, CONFIG, env=COST)
     return jax.grad(lambda p: policy_loss(p, POLICY, batch, CONFIG, 0.02)[0])(PARAMS)
 
 
@@ -71,7 +73,7 @@ def assert_close(one, other, **tolerance):
 def test_advantages_are_the_recursion_by_hand():
     trajectory, scores = make_trajectory()
     config = PPOConfig(gamma=0.9, gae_lambda=0.8, normalise_advantage=False)
-    batch = BATCH(trajectory, scores, config, step_cost=0.1)
+    batch = BATCH(trajectory, scores, config, COST)
     adv, value = np.asarray(batch.adv).reshape(T, B), np.asarray(trajectory.value)
     # Episode 2 calls a tool at every step.
     expected, following = np.zeros(T), 0.0
@@ -90,6 +92,20 @@ def test_advantages_are_the_recursion_by_hand():
     np.testing.assert_array_equal(np.asarray(batch.weight).reshape(T, B), trajectory.live)
 
 
+def test_the_guard_takes_what_an_image_lacks_in_structure():
+    trajectory, scores = make_trajectory()
+    config = dataclasses.replace(CONFIG, normalise_advantage=False, gamma=1.0, gae_lambda=1.0)
+    guard = EnvConfig(guard_weight=2.0, guard_band=0.7)
+    batch = BATCH(trajectory, jnp.asarray(scores), config, guard)
+    lacking = np.maximum(0.7 - np.asarray(trajectory.kept), 0)
+    # Episode 2 calls a tool at every step: what counts is the last image.
+    wanted = scores[3, 2] - scores[0, 2] - 2 * lacking[2, 2]
+    np.testing.assert_allclose(batch.target.reshape(T, B)[0, 2], wanted, rtol=1e-4)
+    scores[2, 3] = np.nan
+    masked = BATCH(trajectory, jnp.asarray(scores), config, guard)
+    assert np.isfinite(np.asarray(masked.adv)).all()
+
+
 def returns(trajectory, scores, gamma):
     """Discounted returns [b] of rewards with a step cost of 0.1."""
     reward = np.where(np.asarray(trajectory.valid), scores[1:] - scores[:-1] - 0.1, 0)
@@ -103,7 +119,7 @@ def test_grpo_compares_the_episodes_of_an_image():
     centred = total - total.mean(1, keepdims=True)
     for normalise, wanted in [(True, centred / total.std(1, keepdims=True)), (False, centred)]:
         config = dataclasses.replace(config, normalise_advantage=normalise)
-        adv = np.asarray(BATCH(trajectory, jnp.asarray(scores), config, step_cost=0.1).adv).reshape(T, B)
+        adv = np.asarray(BATCH(trajectory, jnp.asarray(scores), config, COST).adv).reshape(T, B)
         np.testing.assert_allclose(adv, np.tile(wanted.reshape(-1), (T, 1)), rtol=1e-4)
 
 
@@ -111,7 +127,7 @@ def test_leave_one_out_takes_the_mean_of_the_others():
     trajectory, scores = make_trajectory()
     total = returns(trajectory, scores, 0.9)
     config = PPOConfig(algorithm="reinforce", group_size=4, epochs=1, gamma=0.9, normalise_advantage=False)
-    adv = np.asarray(BATCH(trajectory, jnp.asarray(scores), config, step_cost=0.1).adv).reshape(T, B)
+    adv = np.asarray(BATCH(trajectory, jnp.asarray(scores), config, COST).adv).reshape(T, B)
     wanted = [total[i] - np.delete(total, i).mean() for i in range(B)]
     np.testing.assert_allclose(adv, np.tile(wanted, (T, 1)), rtol=1e-4)
 
@@ -121,9 +137,9 @@ def test_a_group_is_compared_without_its_unscored_episodes(algorithm):
     trajectory, scores = make_trajectory()
     scores[2, 3] = np.nan
     config = PPOConfig(algorithm=algorithm, group_size=4, normalise_advantage=False)
-    batch = BATCH(trajectory, jnp.asarray(scores), config)
+    batch = BATCH(trajectory, jnp.asarray(scores), config, FREE)
     three = dataclasses.replace(config, group_size=3)
-    alone = BATCH(keep(trajectory, [0, 1, 2]), jnp.asarray(scores[:, :3]), three)
+    alone = BATCH(keep(trajectory, [0, 1, 2]), jnp.asarray(scores[:, :3]), three, FREE)
     adv = np.asarray(batch.adv).reshape(T, B)
     np.testing.assert_allclose(adv[:, :3], np.asarray(alone.adv).reshape(T, 3), rtol=1e-5)
     np.testing.assert_array_equal(np.asarray(batch.weight).reshape(T, B)[:, 3], 0)
@@ -133,11 +149,11 @@ def test_a_group_is_compared_without_its_unscored_episodes(algorithm):
 def test_vtrace_of_the_policy_that_acted_is_the_lambda_return():
     trajectory, scores = make_trajectory()
     config = dataclasses.replace(CONFIG, normalise_advantage=False)
-    plain = BATCH(trajectory, jnp.asarray(scores), config, step_cost=0.1)
+    plain = BATCH(trajectory, jnp.asarray(scores), config, COST)
     acted = jnp.log(jnp.full((T, B, A), 1e-9)).at[..., 0].set(0)
     log_prob = jnp.take_along_axis(jax.nn.log_softmax(acted), trajectory.action[..., None], axis=-1)[..., 0]
     vtrace = dataclasses.replace(config, algorithm="vtrace")
-    same = make_batch(trajectory._replace(log_prob=log_prob), jnp.asarray(scores), vtrace, 0.1, (acted, trajectory.value))
+    same = make_batch(trajectory._replace(log_prob=log_prob), jnp.asarray(scores), vtrace, COST, (acted, trajectory.value))
     counts = np.asarray(plain.weight) > 0
     np.testing.assert_allclose(np.asarray(same.target)[counts], np.asarray(plain.target)[counts], rtol=1e-4, atol=1e-5)
 
@@ -146,7 +162,7 @@ def test_vtrace_cuts_what_the_policy_would_not_do():
     trajectory, scores = make_trajectory()
     config = dataclasses.replace(CONFIG, algorithm="vtrace", normalise_advantage=False)
     unlikely = jnp.zeros((T, B, A)).at[1].set(jnp.where(jnp.arange(A) == trajectory.action[1][:, None], -50.0, 0.0))
-    batch = make_batch(trajectory, jnp.asarray(scores), config, 0.1, (unlikely, trajectory.value))
+    batch = make_batch(trajectory, jnp.asarray(scores), config, COST, (unlikely, trajectory.value))
     value, target = np.asarray(trajectory.value), np.asarray(batch.target).reshape(T, B)
     # Episode 2 goes on after step 1, but not by this policy: its target there is its value, and so is what step 0 sees.
     np.testing.assert_allclose(target[1, 2], value[1, 2], atol=1e-5)
@@ -157,7 +173,7 @@ def test_vtrace_cuts_what_the_policy_would_not_do():
 
 def test_kl_draws_towards_the_policy_that_acted():
     trajectory, scores = make_trajectory()
-    batch = BATCH(trajectory, jnp.asarray(scores), CONFIG)
+    batch = BATCH(trajectory, jnp.asarray(scores), CONFIG, FREE)
     far = dataclasses.replace(CONFIG, kl_coef=0.5)
 
     def loss(config):
@@ -197,7 +213,7 @@ def test_learning_rate_schedules():
 
 def test_advantages_are_normalised_over_what_counts():
     trajectory, scores = make_trajectory()
-    batch = BATCH(trajectory, scores, CONFIG)
+    batch = BATCH(trajectory, scores, CONFIG, FREE)
     adv = np.asarray(batch.adv)[np.asarray(batch.weight) > 0]
     assert abs(adv.mean()) < 1e-6
     assert abs(adv.std() - 1) < 1e-5
@@ -240,7 +256,7 @@ def test_stop_is_a_decision_and_what_follows_is_not():
 
     @jax.jit
     def stop_logit(value):
-        batch = make_batch(only_stop._replace(value=jnp.full((T, 1), value)), jnp.asarray(scores), config)
+        batch = make_batch(only_stop._replace(value=jnp.full((T, 1), value)), jnp.asarray(scores), config, FREE)
         batch = batch._replace(log_prob=jnp.full(T, -1.2))
         grad = jax.grad(lambda p: policy_loss(p, POLICY, batch, config, 0.0)[0])(PARAMS)
         return grad["actor.layers.1.bias"][STOP]
@@ -258,7 +274,7 @@ def test_stop_is_a_decision_and_what_follows_is_not():
 
 def test_surrogate_is_clipped_as_in_the_paper():
     trajectory, scores = make_trajectory()
-    batch = BATCH(trajectory, scores, CONFIG)
+    batch = BATCH(trajectory, scores, CONFIG, FREE)
     logits, value = map(np.asarray, POLICY.apply(PARAMS, batch.features, batch.record, batch.step))
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     counts = np.asarray(batch.weight) > 0

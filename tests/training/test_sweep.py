@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 import types
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ CONFIG = """
 from r1jax.config import Config
 
 SMALL = {"ppo.updates": 2}
+CURVE = ("eval/calls", "eval/score_gain")
 
 def config():
     return Config(name="tiny")
@@ -66,10 +68,24 @@ def test_means_and_intervals_over_seeds(path, tmp_path, monkeypatch):
     assert "| ppo.clip=0.1 | 2, failed | 1.100 ±" in sweep.table([whole, broken])
     assert (tmp_path / "runs" / "sweep.jsonl").read_text().count("\n") == 2
 
+    svg = xml.etree.ElementTree.parse(tmp_path / "runs" / "curve.svg").getroot()
+    assert len([element for element in svg if element.tag.endswith("circle")]) == 2
+
     asked = []
     monkeypatch.setattr(sweep, "run_command", lambda *call: asked.append(call[0]) or pretend(*call))
     run(path, tmp_path / "runs")
     assert len(asked) == 1 and "--seed=1" in asked[0]  # complete runs are not done again
+
+
+def test_a_tree_for_each_value(path, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(sweep, "run_command", lambda command, *_: commands.append(command) or 1)
+    sweep.run_sweep(path, tmp_path, tree="trees/{ppo.clip}", eval_tree="trees/{agent.encoder}_test")
+    assert [word for command in commands for word in command if "tree" in word] == [
+        "--tree=trees/0.2", "--eval-tree=trees/lite_scorer_test", "--tree=trees/0.1", "--eval-tree=trees/lite_scorer_test"
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"trees/\{ppo.klip\}: the config has no field ppo.klip"):
+        sweep.run_sweep(path, tmp_path, tree="trees/{ppo.klip}")
 
 
 def test_one_seed_has_no_interval():

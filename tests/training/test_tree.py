@@ -38,8 +38,9 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(photos):
     return probe_config(
-        data__photos=str(photos), data__mixes="noise,dark", data__crop=16, data__clean_share=0.5, ppo__updates=3
-    )
+        data__photos=str(photos), data__mixes="noise,dark", data__crop=16, data__clean_share=0.5, ppo__updates=3,
+        env__guard_weight=0.01,
+    )  # fmt: skip
 
 
 def make(config, folder, **options):
@@ -67,14 +68,16 @@ def test_the_same_actions_bring_the_same_rewards_as_on_images(config, tree):
     degraded = to_float(np.stack([images[i].degraded for i in range(8)]))
     graph, ids, key = scorer(config.reward.scorer).graph, np.arange(8), jax.random.key(4)
     online = jax.jit(make_rollout(env, policy, graph, "graph"))
-    acting, looker, children = tree.task(config, env)
+    acting, looker, tables = tree.task(config, env)
     on_tree = jax.jit(make_rollout(acting, looker, tree.scorer, "graph"))
     one = online(params, env.toolbox.params, policy.encoder.params, graph.params, degraded, ids, key)
-    other = on_tree(params, children, tree.features, tree.scores, tree.roots, ids, key)
+    other = on_tree(params, tables, tree.features, tree.scores, tree.roots, ids, key)
     assert len(np.unique(one.action)) > 2
     for name in ("action", "live", "valid", "discount", "record", "step"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+    np.testing.assert_allclose(one.kept, other.kept, atol=1e-5)
+    assert np.ptp(one.kept) > 1e-3
     np.testing.assert_allclose(one.features, other.features, atol=1e-4)
     np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-4)
 
@@ -135,9 +138,9 @@ def test_fewer_tools_than_the_tree_has(config, tree):
     fewer = override(config, {"env.toolbox": ("probe_noop", "probe_darken")})
     tree.check(fewer)
     env, *_ = build(fewer)
-    acting, _, children = tree.task(fewer, env)
+    acting, _, tables = tree.task(fewer, env)
     state = acting.reset(tree.roots)
-    darker = acting.step(children, state, np.full(8, 1))[0].image
+    darker = acting.step(tables, state, np.full(8, 1))[0].image
     np.testing.assert_array_equal(darker, tree.children[tree.roots, DARKEN])
 
 
