@@ -2,12 +2,12 @@
 
     r1jax train configs/ablation.py --tree trees/ablation --eval-tree trees/ablation_test
 
-The trees, once, some seconds an image on two CPU cores (`--estimate` says how many); PHOTOS is a folder of clean photos:
+The trees, once (`--estimate` says how long it takes); PHOTOS is a folder of clean photos:
 
     r1jax tree build configs/ablation.py -o trees/ablation --images 64 --photos PHOTOS
     r1jax tree build configs/ablation.py -o trees/ablation_test --images 48 --photos builtin:test
 
-A run then takes seconds. The configs ablate_*.py and pareto.py hold a sweep each; with --small they train a fifth as long.
+The configs ablate_*.py and pareto.py hold a sweep each; with --small they train a fifth as long.
 """
 
 from r1jax.config import AgentConfig, Config, DataConfig, EnvConfig, EvalConfig, PPOConfig

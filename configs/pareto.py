@@ -28,4 +28,4 @@ def sweep() -> Iterator[dict[str, Any]]:
     yield {}
     yield {"env.stop": True}
     for weight in (1.0, 2.0, 4.0, 8.0):
-        yield {"env.stop": True, "env.guard_weight": weight, "env.guard_band": 0.9}
+        yield {"env.stop": True, "env.guard_weight": weight, "env.guard_band": 0.8}

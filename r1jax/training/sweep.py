@@ -53,7 +53,7 @@ def run_sweep(
     """Trains all variants and returns a row for each.
 
     Args:
-      run_dir: by default runs/NAME of the config; a run is a folder VARIANT/seedN in it.
+      run_dir: by default runs/NAME of the config; a run is a folder VARIANT in it, or VARIANT/seedN of several seeds.
       overrides: applied to every variant, after its own.
       seeds: runs of each variant, with seeds from the config's on.
       tree, eval_tree: passed to `r1jax train`; {FIELD} in them stands for the variant's value.
@@ -72,13 +72,13 @@ def run_sweep(
     work, trees = [], {"tree": tree, "eval-tree": eval_tree}
     for variant, config in variants:
         for seed in range(config.seed, config.seed + seeds):
-            run = folder / _folder_name(variant) / f"seed{seed}"
+            run = folder / _folder_name(variant) / (f"seed{seed}" if seeds > 1 else "")
             work.append(_job(path, variant | base, configuration.override(config, {"seed": seed}), run, trees))
     statuses = ["listed"] * len(work) if dry_run else _run_all(work, folder, jobs, slurm)
     rows = []
     for place, (variant, _) in enumerate(variants):
         mine = slice(place * seeds, (place + 1) * seeds)
-        rows.append(_row(variant, [job.run for job in work[mine]], statuses[mine]))
+        rows.append(_row(variant, folder / _folder_name(variant), [job.run for job in work[mine]], statuses[mine]))
     if not dry_run:
         (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
@@ -174,9 +174,11 @@ def _complete(job: Job) -> bool:
 # --- The table ---------------------------------------------------------------------------------------------------
 
 
-def _row(variant: Mapping[str, Any], runs: Sequence[pathlib.Path], statuses: Sequence[str]) -> dict[str, Any]:
+def _row(
+    variant: Mapping[str, Any], folder: pathlib.Path, runs: Sequence[pathlib.Path], statuses: Sequence[str]
+) -> dict[str, Any]:
     status = next((status for status in statuses if status != "complete"), "complete")
-    row: dict[str, Any] = {"variant": _label(variant), "run": str(runs[0].parent), "status": status}
+    row: dict[str, Any] = {"variant": _label(variant), "run": str(folder), "status": status}
     results = [result for result in (_last_evaluation(run) for run in runs) if result]
     row["runs"] = len(results)
     for name in COLUMNS:
