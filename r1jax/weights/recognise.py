@@ -63,46 +63,36 @@ def recognise(state_dict: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     from r1jax.weights import detectors, window_detectors  # noqa: F401  (they register themselves)
 
     shapes = Shapes({name: tuple(np.shape(value)) for name, value in unwrap(state_dict).items()})
-    refusals: list[tuple[float, str]] = []
+    refusals = []
     for known in _DETECTORS:
         if known.present(shapes) < len(known.marks):
             continue
-        config, difference = _fit(known, shapes)
-        if config is not None and difference is None:
+        try:
+            config = known.config(shapes)
+            if config is None:
+                continue
+            difference = mismatch(skeleton(known.net, **config), shapes)
+        except KeyError as error:
+            refusals.append(f"closest is {known.net}, of which {error.args[0]} is missing")
+            continue
+        except Exception as error:  # Shapes that contradict each other can fail anywhere in a constructor.
+            refusals.append(f"the names are {known.net}'s, but the shapes do not go together ({error})")
+            continue
+        if difference is None:
             return known.net, config
-        if config is not None or isinstance(difference, str):
-            refusals.append(_refusal(known, config, difference, shapes))
-    if refusals:
-        raise R1JaxError(min(refusals)[1])
-    raise R1JaxError(_stranger(shapes))
+        refusals.append(_refusal(known.net, config, difference))
+    # The first is the most particular: what has HAT's marks has SwinIR's too.
+    raise R1JaxError(f"not recognised: {refusals[0] if refusals else _stranger(shapes)}")
 
 
-def _fit(known: Detector, shapes: Shapes) -> tuple[dict[str, Any] | None, WeightMismatch | str | None]:
-    """The configuration and what does not fit it: a mismatch, or in words why there is no such network."""
-    try:
-        config = known.config(shapes)
-        return config, None if config is None else mismatch(skeleton(known.net, **config), shapes)
-    except Exception as error:  # Shapes that contradict each other can fail anywhere in a constructor.
-        return None, f"{type(error).__name__}: {error}"
-
-
-def _refusal(
-    known: Detector, config: dict[str, Any] | None, difference: WeightMismatch | str | None, shapes: Shapes
-) -> tuple[float, str]:
-    """(how much is wrong, the message)."""
-    if not isinstance(difference, WeightMismatch):
-        contradiction = f"not recognised: the names are {known.net}'s, but the shapes do not go together"
-        return len(shapes), f"{contradiction} ({difference})"
-    wrong = difference.misshaped
+def _refusal(net: str, config: dict[str, Any], difference: WeightMismatch) -> str:
     parts = [
         _listed("missing", difference.missing),
         _listed("unexpected", difference.unexpected),
-        _listed("misshaped", [f"{name} {theirs} instead of {ours}" for name, ours, theirs in wrong]),
+        _listed("misshaped", [f"{name} {theirs} instead of {ours}" for name, ours, theirs in difference.misshaped]),
     ]
-    described = ", ".join(f"{key}={value}" for key, value in (config or {}).items())
-    total = len(difference.missing) + len(difference.unexpected) + len(wrong)
-    found = "; ".join(part for part in parts if part)
-    return total, f"not recognised: closest is {known.net} ({described}), which does not fit: {found}"
+    described = ", ".join(f"{key}={value}" for key, value in config.items())
+    return f"closest is {net} ({described}), which does not fit: {'; '.join(part for part in parts if part)}"
 
 
 def _listed(kind: str, names: list[str]) -> str:
@@ -118,6 +108,6 @@ def _stranger(shapes: Shapes) -> str:
     known = ", ".join(dict.fromkeys(known.net for known in _DETECTORS))
     if not closest.present(shapes):
         example = next(iter(sorted(shapes)), "none")
-        return f"not recognised: no known network has such tensors ({len(shapes)}, as {example}); known are {known}"
+        return f"no known network has such tensors ({len(shapes)}, as {example}); known are {known}"
     missing = [mark for mark in closest.marks if mark not in shapes]
-    return f"not recognised: closest is {closest.net}, of which {', '.join(missing)} is missing; known are {known}"
+    return f"closest is {closest.net}, of which {', '.join(missing)} is missing; known are {known}"
