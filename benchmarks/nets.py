@@ -28,6 +28,8 @@ NETWORKS = {
     "nafnet-w32": ("nafnet", {"width": 32, "enc_blk_nums": (1, 1, 1, 28), "dec_blk_nums": (1, 1, 1, 1)}, 1),
     "nafnet_local-w32": ("nafnet_local", {"width": 32, "enc_blk_nums": (1, 1, 1, 28), "dec_blk_nums": (1, 1, 1, 1)}, 1),
     "restormer": ("restormer", {}, 1),
+    "maxim-s2": ("maxim", {"variant": "S-2"}, 1),
+    "maxim-s3": ("maxim", {"variant": "S-3"}, 1),
     "mprnet-deraining": ("mprnet", {"n_feat": 40, "scale_unetfeats": 20, "scale_orsnetfeats": 16}, 1),
     "mprnet-deblurring": ("mprnet", {"n_feat": 96}, 1),
     "retinexformer": ("retinexformer", {"stage": 1, "num_blocks": (1, 2, 2)}, 1),

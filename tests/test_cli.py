@@ -180,6 +180,17 @@ def test_train_evaluate_report_restore(photos, tmp_path, capsys, monkeypatch):
     assert code == 0 and (tmp_path / "restored.webp").exists()
 
 
+def test_planners_that_need_no_agent_use_the_config_s_tools(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    fields = ["--env.toolbox=brighten_shift", "--env.horizon=2", "--data.mixes=dark", "--data.crop=32", "--per-mix", 1]
+    code, out, err = run(
+        capsys, "evaluate", "configs/quickstart.py", "--planners", "greedy", "--quiet", "--json", *fields
+    )
+    assert code == 0, err
+    row = next(row for row in json.loads(out)["rows"] if row["planner"] == "greedy")
+    assert row["tool_runs"] <= 2  # one tool, two calls: with the shipped agent's eight there are sixteen
+
+
 def test_sweep(tmp_path, capsys):
     config = tmp_path / "tiny.py"
     shutil.copy(ROOT / "configs" / "quickstart.py", config)

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 from collections.abc import Sequence
 
-from r1jax.agent.agent import Agent, load_agent
+from r1jax.agent.agent import Agent, load_agent, make_environment
 from r1jax.config import Config
 from r1jax.degradations.dataset import build_benchmark, load_photos
 from r1jax.degradations.mixes import parse_mixes
@@ -39,7 +39,8 @@ def run_evaluation(
     """Evaluates planners on photos under mixes and returns the table.
 
     The environment is the agent's, with the config's horizon: an agent trained for four calls can be compared with an
-    exhaustive search of three. The best fixed order is chosen on the config's training photos and mixes.
+    exhaustive search of three. Without an agent among the planners, and no checkpoint, it is the config's own. The
+    best fixed order is chosen on the config's training photos and mixes.
 
     Args:
       checkpoint: a run folder or an agent; None is the shipped agent.
@@ -52,8 +53,8 @@ def run_evaluation(
     unknown = [name for name in planners if name not in PLANNERS]
     if unknown:
         raise UsageError(f"--planners: no planner {unknown[0]!r}; there are {', '.join(PLANNERS)}")
-    agent = load_agent(checkpoint)
-    env = _environment(agent, config)
+    agent = load_agent(checkpoint) if checkpoint or "agent" in planners else None
+    env = _environment(agent, config) if agent else make_environment(config)
     photos, mixes = photos or config.eval.photos, mixes or config.data.mixes
     benchmark = build_benchmark(load_photos(photos), parse_mixes(mixes), config.data.crop, config.seed, per_mix)
     tree_folder = pathlib.Path(trees) if trees else None
@@ -69,7 +70,7 @@ def run_evaluation(
             judge=judge,
             no_reference=no_reference,
             reference="agent" if "agent" in planners else None,
-            about={"command": command, "photos": photos, "mixes": mixes, "agent": digest(agent.params)},
+            about={"command": command, "photos": photos, "mixes": mixes, "agent": digest(agent.params) if agent else None},
             progress=progress,
         )
 
@@ -98,13 +99,13 @@ def _output_folder(out: str | None, checkpoint: str | None) -> pathlib.Path | No
     return run / "evaluation" if run and run.is_dir() else None
 
 
-def _planner(name: str, agent: Agent, simulator: Simulator, config: Config) -> Planner:
+def _planner(name: str, agent: Agent | None, simulator: Simulator, config: Config) -> Planner:
     if name == "fixed":
         mixes = parse_mixes(config.data.mixes)
         training = load_photos(config.data.photos)
         sample = build_benchmark(training, mixes, config.data.crop, config.seed + 1, _FIXED_ORDER_PHOTOS)
         return FixedOrder(best_fixed_order(sample, simulator, exhaustive=False))
-    if name == "agent":
+    if name == "agent" and agent:
         return AgentPlanner(agent.policy, agent.params, agent.env.horizon)
     simple = {"input": NoTools, "random": RandomTools, "greedy": Greedy, "oracle": Oracle}
     return simple[name]()

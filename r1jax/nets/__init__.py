@@ -8,6 +8,7 @@ from r1jax.nets import (
     ffdnet,
     hat,
     kair,
+    maxim,
     mixdehazenet,
     mplug_owl2,
     mprnet,
@@ -20,6 +21,7 @@ from r1jax.nets import (
     swinir,
     tone,
     unet,
+    upconv7,
     xrestormer,
 )
 from r1jax.nets.registry import create, register_net, skeleton
@@ -33,6 +35,7 @@ __all__ = [
     "ffdnet",
     "hat",
     "kair",
+    "maxim",
     "mixdehazenet",
     "mplug_owl2",
     "mprnet",
@@ -47,5 +50,6 @@ __all__ = [
     "swinir",
     "tone",
     "unet",
+    "upconv7",
     "xrestormer",
 ]

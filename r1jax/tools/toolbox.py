@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from r1jax.errors import R1JaxError, UsageError
 
 # Imported at the first look-up: each registers its tools and a toolbox.
-_BUILTIN_MODULES = ["r1jax.tools.classical", "r1jax.tools.lite"]
+_BUILTIN_MODULES = ["r1jax.tools.classical", "r1jax.tools.lite", "r1jax.tools.published"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,12 +2,15 @@
 
 from r1jax.weights.checkpoint_files import read_checkpoint
 from r1jax.weights.files import flat_state, load_module, read_tensors, save_module, update_module, weight_file
+from r1jax.weights.flax_names import import_linen, import_tfjs
 from r1jax.weights.recognise import recognise
 from r1jax.weights.torch_names import export_torch, import_torch
 
 __all__ = [
     "export_torch",
     "flat_state",
+    "import_linen",
+    "import_tfjs",
     "import_torch",
     "load_module",
     "read_checkpoint",

@@ -1,0 +1,40 @@
+"""Networks filled with published weights, by their names in the catalogue."""
+
+import pathlib
+
+from flax import nnx
+
+from r1jax.errors import R1JaxError
+from r1jax.nets import skeleton
+from r1jax.weights.cache import cached
+from r1jax.weights.catalogue import entries
+from r1jax.weights.checkpoint_files import read_checkpoint
+from r1jax.weights.flax_names import import_linen, import_tfjs
+from r1jax.weights.ncnn import import_ncnn
+from r1jax.weights.torch_names import import_torch, unwrap
+from r1jax.weights.torch_pickle import read_torch_pickle
+
+_FORMATS = {
+    "tfjs": import_tfjs,
+    "ncnn": import_ncnn,
+    "torch": lambda net, path: import_torch(net, unwrap(read_torch_pickle(path))),
+    "safetensors": lambda net, path: import_torch(net, read_checkpoint(path)),
+    "linen": lambda net, path: import_linen(net, read_checkpoint(path)),
+}
+
+
+def load_published(name: str, weights: str | None = None) -> nnx.Module:
+    """Returns the network of a catalogue entry with its weights; they must be in the cache, nothing is downloaded.
+
+    Args:
+      weights: another file of the entry than its usual one.
+
+    Raises:
+      R1JaxError: the weights are not in the cache (the line says how to get them), or damaged.
+      WeightMismatch: they are not those of the network.
+    """
+    (entry,) = entries([name])
+    path = cached(name) / (weights or entry.weights)
+    if entry.format not in _FORMATS:
+        raise R1JaxError(f"weights {name}: format {entry.format!r} is unknown; there are {', '.join(_FORMATS)}")
+    return _FORMATS[entry.format](skeleton(entry.net, **entry.config), pathlib.Path(path))

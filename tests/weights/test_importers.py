@@ -1,0 +1,122 @@
+"""Importers that need no other framework: ncnn models, and PyTorch's files without PyTorch."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from r1jax.errors import R1JaxError, WeightMismatch
+from r1jax.nets import skeleton
+from r1jax.nets.upconv7 import Deconvolution
+from r1jax.weights import flat_state
+from r1jax.weights.ncnn import import_ncnn, read_ncnn
+from r1jax.weights.published import load_published
+from r1jax.weights.torch_pickle import read_torch_pickle
+
+WIDTHS = (4, 4, 4, 4, 4, 5)
+
+
+def write_ncnn(folder, half=True, drop=0):
+    """A small UpConv7; returns the weights, [out, in, h, w], and biases."""
+    rng, lines, data, layers = np.random.default_rng(0), [], [], []
+    shapes = [(after, before, 3, 3) for before, after in zip((3, *WIDTHS), WIDTHS)] + [(3, WIDTHS[-1], 4, 4)]
+    for number, shape in enumerate(shapes[: len(shapes) - drop], 1):
+        kind = "Convolution" if shape[-1] == 3 else "Deconvolution"
+        weight, bias = rng.normal(size=shape), rng.normal(size=shape[0]).astype(np.float32)
+        size = weight.size
+        lines.append(f"{kind} conv{number} 1 1 in{number} out{number} 0={shape[0]} 1={shape[-1]} 5=1 6={size} -23310=1,0.1")
+        raw = weight.astype(np.float16 if half else np.float32)
+        flag = np.uint32(0x01306B47 if half else 0)
+        data += [flag.tobytes(), raw.tobytes(), b"\0" * (-raw.nbytes % 4), bias.tobytes()]
+        layers.append((raw.astype(np.float32), bias))
+    header = ["7767517", "9 9", "Input input 0 1 in1 0=8 1=8 2=3"]
+    (folder / "net.param").write_text("\n".join(header + lines) + "\n")
+    (folder / "net.bin").write_bytes(b"".join(data))
+    return layers
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_ncnn_layers_in_the_order_of_the_computation(tmp_path, half):
+    layers = write_ncnn(tmp_path, half)
+    net = import_ncnn(skeleton("upconv7", widths=WIDTHS), tmp_path / "net.param")
+    flat = flat_state(net)
+    for number, (weight, bias) in enumerate(layers, 1):
+        np.testing.assert_array_equal(flat[f"conv{number}/kernel"], weight.transpose(2, 3, 1, 0))
+        np.testing.assert_array_equal(flat[f"conv{number}/bias"], bias)
+    assert net(jnp.zeros((2, 5, 6, 3))).shape == (2, 10, 12, 3)
+
+
+def test_ncnn_files_that_do_not_fit(tmp_path):
+    write_ncnn(tmp_path, drop=1)
+    with pytest.raises(WeightMismatch, match="missing conv7"):
+        import_ncnn(skeleton("upconv7", widths=WIDTHS), tmp_path / "net.param")
+    with pytest.raises(R1JaxError, match="no order of layers is known for FFDNet"):
+        import_ncnn(skeleton("ffdnet"), tmp_path / "net.param")
+    data = (tmp_path / "net.bin").read_bytes()
+    (tmp_path / "net.bin").write_bytes(data + b"more")
+    with pytest.raises(R1JaxError, match="the layers need"):
+        list(read_ncnn(tmp_path / "net.param"))
+    (tmp_path / "net.bin").write_bytes(data[:100])
+    with pytest.raises(R1JaxError, match="layer conv1 cannot be read"):
+        list(read_ncnn(tmp_path / "net.param"))
+    (tmp_path / "net.param").write_text("text")
+    with pytest.raises(R1JaxError, match=r"no ncnn \.param file"):
+        list(read_ncnn(tmp_path / "net.param"))
+
+
+def test_the_deconvolution_is_the_transposed_convolution():
+    layer = Deconvolution(3, 2, nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 7, 3)), jnp.float32)
+    spread = jax.lax.conv_general_dilated(
+        x,
+        layer.kernel[...][::-1, ::-1],
+        (1, 1),
+        [(0, 0), (0, 0)],  # padding 3 of a 4-wide kernel leaves 3 - 3
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(layer(x), spread, atol=1e-5)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files_without_torch(tmp_path, zipped):
+    import torch
+
+    base = torch.arange(24.0).reshape(4, 6)
+    content = {
+        "params": {"a.weight": base.T, "a.bias": base[1], "half": base.half(), "scalar": torch.tensor(3)},
+        "epoch": 4,
+        "p": torch.nn.Parameter(base),
+    }
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    read = read_torch_pickle(tmp_path / "a.pth")
+    assert read["epoch"] == 4
+    np.testing.assert_array_equal(read["p"], base.numpy())
+    for name, value in content["params"].items():
+        np.testing.assert_array_equal(read["params"][name], value.numpy())
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_code_in_a_torch_file_is_never_executed(tmp_path, capsys):
+    for content in (Evil(), {"a": Evil()}):
+        (tmp_path / "a.pth").write_bytes(pickle.dumps(content))
+        with pytest.raises(R1JaxError, match=r"a\.pth: holds more than tensors, which is never executed"):
+            read_torch_pickle(tmp_path / "a.pth")
+    assert "executed" not in capsys.readouterr().out
+    (tmp_path / "b.pth").write_bytes(b"no pickle")
+    with pytest.raises(R1JaxError, match=r"b\.pth"):
+        read_torch_pickle(tmp_path / "b.pth")
+
+
+def test_published_weights_that_are_missing_name_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("R1JAX_CACHE", str(tmp_path))
+    with pytest.raises(R1JaxError, match="r1jax weights pull maxim-deraining"):
+        load_published("maxim-deraining")
