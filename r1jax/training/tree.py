@@ -138,11 +138,12 @@ def identify(config: Config) -> dict[str, Any]:
     A scorer that is no part of the package is known by its name alone: it may take minutes to load.
     """
     box, frozen = toolbox(config.env.toolbox), encoder(config.agent.encoder)
-    spec = config.reward.scorer
+    spec, options = config.reward.scorer, config.reward.options
+    told = f"{spec} {json.dumps(dict(options), sort_keys=True)}" if options else spec
     return {
         "tools": {tool.name: digest(tool.params) for tool in box.tools},
         "encoder": f"{frozen.name} ({digest(frozen.params)})",
-        "scorer": f"{spec} ({identity(scorer(spec)).version})" if spec == "lite" else spec,
+        "scorer": f"{spec} ({identity(scorer(spec)).version})" if spec == "lite" else told,
     }
 
 
