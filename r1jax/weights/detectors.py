@@ -109,28 +109,31 @@ def scunet(s: Shapes) -> dict[str, Any]:
     return {"in_nc": in_nc, "config": counts, "dim": dim, "head_dim": 4 * dim // heads}
 
 
-def _plain_stack(s: Shapes) -> tuple[int, int, int, int]:
-    """(channels in, channels out, features, convolutions) of a stack named `model.0`, `model.2`, ..."""
-    convs = [name for name in s if name.endswith(".weight") and len(s[name]) == 4]
+def _plain_stack(s: Shapes) -> dict[str, int]:
+    """Channels, features and convolutions of a stack named `model.0`, `model.2`, ..., its last layer's bias at hand."""
     features, channels = s["model.0.weight"][:2]
-    return channels, s[f"model.{s.count('model') - 1}.weight"][0], features, len(convs)
+    last = s.count("model") - 1
+    normalised = any(name.endswith("running_mean") for name in s)
+    nb = (last - 2) // 3 + 2 if normalised else last // 2 + 1
+    return {"in_nc": channels, "out_nc": s[f"model.{last}.bias"][0], "nc": features, "nb": nb}
 
 
 @detector("ffdnet", "model.0.weight", "model.2.weight")
 def ffdnet(s: Shapes) -> dict[str, Any] | None:
-    channels, out, features, nb = _plain_stack(s)
-    if channels != out + 1 or out % 4:
+    if len(s["model.0.weight"]) != 4:
         return None
-    return {"in_nc": out // 4, "out_nc": out // 4, "nc": features, "nb": nb}
+    stack = _plain_stack(s)
+    channels, out = stack["in_nc"], stack["out_nc"]
+    # It works on folded pixels: a quarter of the channels are the image's, and one more is the noise level.
+    return stack | {"in_nc": out // 4, "out_nc": out // 4} if channels == out + 1 and out % 4 == 0 else None
 
 
 @detector("dncnn", "model.0.weight", "model.2.weight")
-def dncnn(s: Shapes) -> dict[str, Any] | None:
-    channels, out, features, nb = _plain_stack(s)
+def dncnn(s: Shapes) -> dict[str, Any]:
+    stack = _plain_stack(s)
     normalised = any(name.endswith("running_mean") for name in s)
-    mode = "DnCNN" if channels == out else "FDnCNN"
-    act_mode = "BR" if normalised else "R"
-    return {"in_nc": channels, "out_nc": out, "nc": features, "nb": nb, "act_mode": act_mode, "mode": mode}
+    mode = "DnCNN" if stack["in_nc"] == stack["out_nc"] else "FDnCNN"
+    return stack | {"act_mode": "BR" if normalised else "R", "mode": mode}
 
 
 @detector("retinexformer", "body.0.estimator.conv1.weight", "body.0.denoiser.embedding.weight")
@@ -171,4 +174,19 @@ def srvgg_compact(s: Shapes) -> dict[str, Any]:
         "num_conv": last // 2 - 1,
         "upscale": math.isqrt(s[f"body.{last}.weight"][0] // channels),
         "act_type": "prelu" if "body.1.weight" in s else "relu",
+    }
+
+
+@detector("clip_vision", "vision_model.embeddings.patch_embedding.weight", "vision_model.pre_layrnorm.weight")
+def clip_vision(s: Shapes) -> dict[str, Any]:
+    hidden, _, patch = s["vision_model.embeddings.patch_embedding.weight"][:3]
+    positions = s["vision_model.embeddings.position_embedding.weight"][0]
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": s["vision_model.encoder.layers.0.mlp.fc1.weight"][0],
+        "projection_dim": s["visual_projection.weight"][0],
+        "num_hidden_layers": s.count("vision_model.encoder.layers"),
+        "num_attention_heads": max(1, hidden // 64),  # of 64 features, as all published
+        "image_size": patch * math.isqrt(positions - 1),
+        "patch_size": patch,
     }

@@ -16,6 +16,7 @@ from r1jax.weights.torch_names import DERIVED, official_entries
 GOLDENS = sorted((pathlib.Path(__file__).parents[1] / "goldens").glob("*.npz"))
 # What no tensor tells; `recognise` leaves these to the constructor.
 NOT_IN_THE_WEIGHTS = {
+    "clip_vision": {"num_attention_heads"},
     "hat": {"img_size", "conv_scale"},
     "nafnet_local": {"train_size", "fast_imp"},
     "scunet": {"official_pad", "input_resolution", "drop_path_rate"},
