@@ -12,10 +12,9 @@ from safetensors.numpy import save_file
 
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.nets import skeleton
-from r1jax.weights.cache import cached
-from r1jax.weights.catalogue import entries
 from r1jax.weights.checkpoint_files import read_checkpoint
 from r1jax.weights.files import flat_state, load_module, read_tensors, save_module
+from r1jax.weights.published import load_published
 from r1jax.weights.recognise import recognise
 from r1jax.weights.torch_names import export_torch, import_torch
 
@@ -82,10 +81,7 @@ def _network(network: str) -> tuple[nnx.Module, str]:
     if path.is_file():
         module, _ = load_module(path)
         return module, path.name.removesuffix(".safetensors").removesuffix(".r1jax")
-    (entry,) = entries([network])
-    state_dict = read_checkpoint(cached(entry.name) / entry.weights)
-    module = import_torch(skeleton(entry.net, **entry.config), state_dict)
-    return module, entry.name
+    return load_published(network), network
 
 
 def _size(text: str) -> tuple[int, int]:
