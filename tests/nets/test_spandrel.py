@@ -78,7 +78,7 @@ CASES = {
         "spandrel.architectures.RetinexFormer.RetinexFormer",
         (16, 24, 3),
     ),
-    "rrdbnet": ({"num_feat": 16, "num_block": 2, "num_grow_ch": 8, "scale": 4}, "", (12, 17, 3)),
+    "rrdbnet": ({"num_feat": 16, "num_block": 2, "num_grow_ch": 32, "scale": 4}, "", (12, 17, 3)),
     "srvgg_compact": ({"num_feat": 16, "num_conv": 4, "upscale": 4}, "", (12, 17, 3)),
     "restormer": (
         {"dim": 8, "num_blocks": [1, 2, 1, 1], "num_refinement_blocks": 1, "LayerNorm_type": "WithBias"},
