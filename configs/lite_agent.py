@@ -12,7 +12,15 @@ def config() -> Config:
     return Config(
         name="lite_agent",
         data=DataConfig(photos="builtin:train", mixes="A", crop=96, clean_share=0.02),
-        env=EnvConfig(toolbox=("lite",), horizon=4, step_cost=0.08),
-        ppo=PPOConfig(updates=220, episodes=48, epochs=6, minibatches=3, learning_rate=1e-3, entropy_end=0.003),
+        env=EnvConfig(toolbox=("lite",), horizon=4, step_cost=0.13),
+        ppo=PPOConfig(
+            updates=260,
+            episodes=48,
+            epochs=6,
+            minibatches=3,
+            learning_rate=1e-3,
+            learning_rate_schedule="linear",
+            entropy_end=0.003,
+        ),
         eval=EvalConfig(photos="builtin:test", every=55, images=32, checkpoint_every=10),
     )
