@@ -36,7 +36,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/r1jax report $(RUN)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not slow and not torch' --cov --cov-fail-under=$(COVERAGE_FLOOR)
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not torch' --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
 test-all: $(INSTALLED_ALL)
 	$(BIN)/python -m pytest
