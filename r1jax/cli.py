@@ -482,10 +482,12 @@ def _weights_parser(commands: Any) -> None:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    command("list", "list_weights", "Print the catalogue: task, licence, published figure.")
+    sub = command("list", "list_weights", "Print the catalogue: task, licence, published figure.")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="weights or a group, such as full (default: all)")
 
     sub = command("pull", "pull_weights", "Download weights into the cache; continues what was stopped.")
     sub.add_argument("names", nargs="+", metavar="NAME", help="weights or a group of them, such as published")
+    sub.add_argument("--file", help="that was downloaded by hand: copied into the cache as NAME")
     sub.add_argument("--offline", action="store_true", help="download nothing: fail if they are not in the cache")
     sub.add_argument("--mirror", help="URL or folder with the packages by their file names (default: R1JAX_MIRROR)")
     sub.add_argument("--accept-license", action="store_true", help="agree to licences that forbid commercial use")

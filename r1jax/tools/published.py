@@ -76,7 +76,11 @@ def published_tool(name: str) -> Tool:
 
 def tool_of(name: str, net: nnx.Module) -> Tool:
     """Wraps a network, trained or not, as the published tool `name`."""
-    spec = PUBLISHED_TOOLS[name]
+    return wrap(name, PUBLISHED_TOOLS[name], net)
+
+
+def wrap(name: str, spec: PublishedTool, net: nnx.Module) -> Tool:
+    """Wraps a network as the tool that `spec` describes."""
     graph, params = nnx.split(net)
 
     def apply(params: Any, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from r1jax.errors import R1JaxError, UsageError
 
 # Imported at the first look-up: each registers its tools and a toolbox.
-_BUILTIN_MODULES = ["r1jax.tools.classical", "r1jax.tools.lite", "r1jax.tools.published"]
+_BUILTIN_MODULES = ["r1jax.tools.classical", "r1jax.tools.lite", "r1jax.tools.published", "r1jax.tools.full"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class _Entry:
 
 
 _tools: dict[str, _Entry] = {}
-_toolboxes: dict[str, tuple[str, ...]] = {"full": ("lite", "classical")}
+_toolboxes: dict[str, Callable[[], Iterable[str]]] = {}
 _files: dict[pathlib.Path, tuple[str, ...]] = {}  # user file -> names that it registered
 
 
@@ -142,15 +142,18 @@ def _maker(name: str, task: str, fn: Callable[..., Any]) -> Callable[[], Tool]:
     return make
 
 
-def register_toolbox(name: str, names: Iterable[str]) -> None:
+def register_toolbox(name: str, names: Iterable[str] | Callable[[], Iterable[str]]) -> None:
     """Registers an ordered list of tools, or toolboxes, under one name.
+
+    Args:
+      names: the list, or a function that returns it when the toolbox is built.
 
     Raises:
       UsageError: the name is a tool's.
     """
     if name in _tools:
         raise UsageError(f"toolbox {name!r}: the name is taken by a tool; choose another")
-    _toolboxes[name] = tuple(names)
+    _toolboxes[name] = names if callable(names) else functools.partial(tuple, tuple(names))
 
 
 def toolbox(spec: str | Iterable[str]) -> Toolbox:
@@ -186,7 +189,7 @@ def _expand(part: str) -> list[str]:
     if part not in _tools:
         _import_builtin()
     if part in _toolboxes:
-        return [name for member in _toolboxes[part] for name in _expand(member)]
+        return [name for member in _toolboxes[part]() for name in _expand(member)]
     if part in _tools:
         return [part]
     close = difflib.get_close_matches(part, [*_toolboxes, *_tools], n=1)

@@ -6,7 +6,6 @@ names in the catalogue, so that nothing in the archive decides where a file goes
 """
 
 import contextlib
-import hashlib
 import os
 import pathlib
 import shutil
@@ -17,7 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.weights.catalogue import Archive, Entry, entries
+from r1jax.weights.catalogue import PAGE, Archive, Entry, entries
+from r1jax.weights.recorded import record, recorded, sha256_of
 from r1jax.weights.sources import address, download
 
 Report = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
@@ -57,29 +57,36 @@ def pull(
     offline: bool = False,
     mirror: str | None = None,
     accept_license: bool = False,
+    own: str | pathlib.Path | None = None,
     report: Report = lambda file, done, total: None,
 ) -> pathlib.Path:
     """Brings an entry into the cache, continuing what was stopped, and returns its folder.
 
     Args:
       mirror: see `sources.address`; default R1JAX_MIRROR.
+      own: a file that was downloaded by hand, which is copied into the cache in place of what is there.
       report: told of every chunk.
 
     Raises:
-      UsageError: the licence forbids commercial use and was not accepted.
-      R1JaxError: offline, or a file cannot be had or has another sha256 than the catalogue says; it is removed then.
+      UsageError: the licence forbids commercial use and was not accepted, or the entry is not one file that `own` can be.
+      R1JaxError: offline, or only a browser gets the file from its page, or a file cannot be had or has another sha256
+        than the catalogue says; it is removed then.
     """
     folder = cache_folder() / entry.name
-    if present(entry):
+    if present(entry) and not own:
         return folder
-    if offline:
+    mirror = mirror or os.environ.get("R1JAX_MIRROR")
+    if entry.source.startswith(PAGE) and not (mirror or own):
+        raise R1JaxError(by_hand(entry))
+    if offline and not own:
         raise R1JaxError(f"weights {entry.name} are not in {folder.parent}; without --offline they are downloaded")
     if entry.noncommercial and not accept_license:
         raise UsageError(f"weights {entry.name}: {entry.license}, not for commercial use; --accept-license agrees to that")
-    mirror = mirror or os.environ.get("R1JAX_MIRROR")
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / ".lock"):
-        if entry.archive:
+        if own:
+            _own(entry, pathlib.Path(own), folder)
+        elif entry.archive:
             _from_archive(entry, entry.archive, folder, mirror, report)
         else:
             for file in entry.files:
@@ -87,15 +94,35 @@ def pull(
     return folder
 
 
+def by_hand(entry: Entry) -> str:
+    """The line that says how to get an entry whose page only a browser gets files from."""
+    licence = f" ({entry.license}, not for commercial use)" if entry.noncommercial else ""
+    accept = " --accept-license" if entry.noncommercial else ""
+    return (
+        f"weights {entry.name}{licence}: download {entry.weights} by hand from {entry.source.removeprefix(PAGE)}, then"
+        f" `r1jax weights pull {entry.name} --file FILE{accept}`; `r1jax weights import FILE` reads it apart from the cache"
+    )
+
+
+def unverified(entry: Entry) -> dict[str, str]:
+    """Returns the files in the cache of which the catalogue has no sha256, each with the one that it came with."""
+    sums = recorded(cache_folder() / entry.name)
+    return {file: sums.get(file, "none recorded") for file, sha256 in entry.files.items() if sha256 is None}
+
+
 def verify(entry: Entry) -> list[str]:
-    """Compares an entry's files in the cache with the catalogue and returns what is wrong; damaged files are removed."""
+    """Compares an entry's files in the cache with the catalogue and returns what is wrong; damaged files are removed.
+
+    Files of which the catalogue has no sha256 are compared with the one that they came with.
+    """
     problems = []
+    sums = recorded(cache_folder() / entry.name)
     for file, sha256 in entry.files.items():
         path = cache_folder() / entry.name / file
         try:
             if not path.is_file():
                 raise R1JaxError(f"weights {entry.name}: {file} is missing; `r1jax weights pull {entry.name}` gets it")
-            _check(entry, file, path, sha256)
+            _check(entry, file, path, sha256 or sums.get(file))
         except R1JaxError as error:
             problems.append(str(error))
     return problems
@@ -136,8 +163,24 @@ def _store(entry: Entry, file: str, stream: IO[bytes], folder: pathlib.Path) -> 
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as target:
         shutil.copyfileobj(stream, target, 1 << 20)
+    _keep(entry, file, partial, folder)
+
+
+def _keep(entry: Entry, file: str, partial: pathlib.Path, folder: pathlib.Path) -> None:
+    """Moves a whole file to its place, if it is the catalogue's."""
     _check(entry, file, partial, entry.files[file])
-    os.replace(partial, path)
+    os.replace(partial, folder / file)
+    if entry.files[file] is None:
+        record(folder, file)
+
+
+def _own(entry: Entry, source: pathlib.Path, folder: pathlib.Path) -> None:
+    if entry.archive or len(entry.files) != 1:
+        raise UsageError(f"--file {source}: weights {entry.name} are more than one file; use --mirror FOLDER")
+    if not source.is_file():
+        raise UsageError(f"--file {source}: no such file")
+    with open(source, "rb") as stream:
+        _store(entry, next(iter(entry.files)), stream, folder)
 
 
 def _single(entry: Entry, file: str, folder: pathlib.Path, mirror: str | None, report: Report) -> None:
@@ -150,8 +193,7 @@ def _single(entry: Entry, file: str, folder: pathlib.Path, mirror: str | None, r
     else:
         partial = path.with_name(f".{path.name}.partial")
         download(address(entry, file, mirror), partial, lambda done, total: report(file, done, total))
-    _check(entry, file, partial, entry.files[file])
-    os.replace(partial, path)
+    _keep(entry, file, partial, folder)
 
 
 def _from_hub(entry: Entry, file: str, folder: pathlib.Path) -> pathlib.Path:
@@ -169,8 +211,7 @@ def _from_hub(entry: Entry, file: str, folder: pathlib.Path) -> pathlib.Path:
 def _check(entry: Entry, file: str, path: pathlib.Path, sha256: str | None) -> None:
     if sha256 is None:
         return
-    with open(path, "rb") as stream:
-        got = hashlib.file_digest(stream, "sha256").hexdigest()
+    got = sha256_of(path)
     if got != sha256:
         path.unlink()
         raise R1JaxError(f"weights {entry.name}: {file} removed: expected sha256 {sha256}, got {got}")

@@ -3,6 +3,7 @@
 `catalogue.json` beside this file is data only. A source is one string:
 
     npm:PACKAGE@VERSION   pypi:PACKAGE==VERSION   hf:OWNER/REPO@REVISION   https://...   file:FOLDER_OR_FILE
+    page:https://...   where a person gets the file with a browser, such as a shared drive: nothing downloads it
 
 A source that ends with a slash is a folder, to which the names of the entry's files are added. R1JAX_CATALOGUE names a
 further file of the same form, whose entries and groups win.
@@ -20,7 +21,8 @@ from typing import Any
 
 from r1jax.errors import R1JaxError, UsageError
 
-SOURCES = ("npm:", "pypi:", "hf:", "https://", "http://", "file:")
+PAGE = "page:"
+SOURCES = ("npm:", "pypi:", "hf:", "https://", "http://", "file:", PAGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Entry:
     Attributes:
       name: what `pull` is called with; also its folder in the cache.
       source: see the module.
-      files: relative path in the cache -> sha256, or None where none is on record.
+      files: relative path in the cache -> sha256, or None where none is on record ("unverified").
       archive: the package file, for npm and pypi.
       license: SPDX name and what else must be said. noncommercial: `pull` wants the licence accepted.
-      format: how the files are read: tfjs, torch, ncnn, keras, linen.
+      format: how the files are read: tfjs, torch, safetensors, clip, ncnn, linen.
       net, config: `r1jax.nets.create(net, **config)` is the network that they fill.
       weights: the file among `files` that fills it, or the folder of a format of several files.
       task: what the weights are good for. figure: what their authors publish, with the test set.
@@ -65,6 +67,11 @@ class Entry:
     figure: str = ""
     noncommercial: bool = False
     archive: Archive | None = None
+
+    @property
+    def unverified(self) -> bool:
+        """Whether the catalogue lacks the sha256 of a file."""
+        return None in self.files.values()
 
     def __post_init__(self) -> None:
         """Refuses what could lead a file out of its folder in the cache."""

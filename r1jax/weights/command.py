@@ -3,16 +3,18 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
-from r1jax.errors import R1JaxError
-from r1jax.weights.cache import cache_folder, cached, present, pull, verify
-from r1jax.weights.catalogue import catalogue, entries
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.weights.cache import cache_folder, cached, present, pull, unverified, verify
+from r1jax.weights.catalogue import PAGE, Entry, catalogue, entries
 
 
 def list_weights(args: argparse.Namespace) -> int:
-    """Prints the catalogue."""
+    """Prints the catalogue, or what names and groups stand for."""
+    chosen = entries(args.names) if args.names else catalogue().values()
     rows = [
         {
             "name": entry.name,
@@ -21,10 +23,12 @@ def list_weights(args: argparse.Namespace) -> int:
             "net": entry.net,
             "license": entry.license,
             "noncommercial": entry.noncommercial,
+            "unverified": entry.unverified,
+            "by_hand": entry.source.startswith(PAGE),
             "figure": entry.figure,
             "source": entry.source,
         }
-        for entry in catalogue().values()
+        for entry in chosen
     ]
     if args.json:
         print(json.dumps(rows))
@@ -33,24 +37,28 @@ def list_weights(args: argparse.Namespace) -> int:
         mark = "*" if row["cached"] else " "
         restricted = ", NON-COMMERCIAL" if row["noncommercial"] else ""
         figure = row["figure"] or "no published figure"
-        print(f"{mark} {row['name']:24} {row['task']:18} {row['license']}{restricted}; {figure}")
-    print(f"* in {cache_folder()}")
+        notes = "; unverified" * bool(row["unverified"]) + "; download by hand" * bool(row["by_hand"])
+        print(f"{mark} {row['name']:24} {row['task']:18} {row['license']}{restricted}; {figure}{notes}")
+    print(f"* in {cache_folder()}; unverified: the catalogue has no sha256, the first download's is recorded")
     return 0
 
 
 def pull_weights(args: argparse.Namespace) -> int:
     """Brings entries and groups into the cache; goes on with the others when one fails."""
     failures, folders = 0, {}
+    if args.file and len(entries(args.names)) != 1:
+        raise UsageError(f"--file {args.file}: is one file; name the one entry that it is of")
     for entry in entries(args.names):
         bars = _Bars(quiet=args.quiet or args.json)
         try:
-            known = present(entry)
+            known = present(entry) and not args.file
             folders[entry.name] = str(
                 pull(
                     entry,
                     offline=args.offline,
                     mirror=args.mirror,
                     accept_license=args.accept_license,
+                    own=args.file,
                     report=bars.report,
                 )
             )
@@ -64,6 +72,8 @@ def pull_weights(args: argparse.Namespace) -> int:
         bars.close()
         if not args.json:
             print(f"{entry.name}: {'was in the cache' if known else 'pulled'}  [{folders[entry.name]}]", flush=True)
+            for file, sha256 in unverified(entry).items():
+                print(f"  unverified: {file} has no sha256 in the catalogue; recorded {sha256}", flush=True)
     if args.json:
         print(json.dumps(folders))
     return 1 if failures else 0
@@ -72,16 +82,22 @@ def pull_weights(args: argparse.Namespace) -> int:
 def verify_weights(args: argparse.Namespace) -> int:
     """Compares cached files with the catalogue: those named, or all that are there."""
     chosen = entries(args.names) if args.names else [entry for entry in catalogue().values() if present(entry)]
-    rows = [{"name": entry.name, "problems": verify(entry)} for entry in chosen]
+    rows = [_verified(entry) for entry in chosen]
     if args.json:
         print(json.dumps(rows))
     else:
         for row in rows:
-            for line in row["problems"] or [f"{row['name']}: ok"]:
+            notes = [f", {file} unverified (sha256 at its first download: {sha})" for file, sha in row["unverified"].items()]
+            state = "unchanged" if notes else "ok"
+            for line in row["problems"] or [f"{row['name']}: {state}{''.join(notes)}"]:
                 print(line)
         if not rows:
             print(f"nothing in {cache_folder()}")
     return 1 if any(row["problems"] for row in rows) else 0
+
+
+def _verified(entry: Entry) -> dict[str, Any]:
+    return {"name": entry.name, "problems": verify(entry), "unverified": unverified(entry)}
 
 
 def print_path(args: argparse.Namespace) -> int:

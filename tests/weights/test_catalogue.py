@@ -1,0 +1,61 @@
+"""Catalogue entries describe networks that exist, of the sizes that their authors state."""
+
+import math
+
+import pytest
+
+from r1jax.nets import skeleton
+from r1jax.weights.catalogue import catalogue
+from r1jax.weights.files import saved_variables
+
+# Millions of parameters of the official full-size constructors.
+QUICK = {"fbcnn-color": 71.922, "drunet-color": 32.641, "nafnet-gopro-32": 17.112, "retinexformer-lol-v1": 1.606}
+SLOW = {
+    "swinir-denoise-15": 11.504,
+    "swinir-jpeg-40": 11.492,
+    "swinir-real-m-gan": 11.716,
+    "swinir-real-l-gan": 28.013,
+    "restormer-derain": 26.127,
+    "restormer-denoise": 26.112,
+    "nafnet-sidd-64": 115.983,
+    "nafnet-sidd-32": 29.160,
+    "nafnet-gopro-64": 67.889,
+    "xrestormer-denoise": 26.041,
+    "mprnet-motion": 20.127,
+    "mprnet-denoise": 15.741,
+    "mprnet-derain": 3.637,
+    "dehazeformer-t-indoor": 0.687,
+    "dehazeformer-b-outdoor": 2.518,
+    "dehazeformer-m-indoor": 4.636,
+    "dehazeformer-l-indoor": 25.452,
+    "hat-real-gan-sharper": 20.773,
+    "hat-l-x4-imagenet": 40.847,
+    "hat-s-x4": 9.621,
+    "scunet-real-psnr": 17.946,
+    "dncnn-gray-15": 0.555,
+    "dncnn-color-blind": 0.668,
+    "realesr-general-x4v3": 1.213,
+}
+
+
+def check_size(name, millions):
+    entry = catalogue()[name]
+    sizes = [math.prod(variable.shape) for _, variable in saved_variables(skeleton(entry.net, **entry.config))]
+    assert sum(sizes) / 1e6 == pytest.approx(millions, abs=6e-4)
+
+
+@pytest.mark.parametrize("name, millions", QUICK.items())
+def test_sizes(name, millions):
+    check_size(name, millions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, millions", SLOW.items())
+def test_more_sizes(name, millions):
+    check_size(name, millions)
+
+
+@pytest.mark.slow
+def test_every_entry_describes_a_network():
+    for net, config in {repr((e.net, e.config)): (e.net, e.config) for e in catalogue().values()}.values():
+        skeleton(net, **config)
