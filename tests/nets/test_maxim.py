@@ -77,6 +77,7 @@ def test_tokens_are_what_is_mixed(grid):
     np.testing.assert_array_equal(tokens[:, 0, 0], mixed.reshape(-1))
 
 
+@pytest.mark.slow
 def test_any_size():
     net = create("maxim", **TINY)
     x = jnp.asarray(np.random.default_rng(0).random((2, 13, 22, 3)), jnp.float32)
@@ -87,6 +88,7 @@ def test_any_size():
     np.testing.assert_allclose(y, run(net, padded)[:, top : top + 13, left : left + 22], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close():
     x = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 3)), jnp.float32)
     full, half = run(create("maxim", **TINY), x), run(create("maxim", **TINY, dtype="bfloat16"), x)
