@@ -18,6 +18,7 @@ from r1jax.agent.encoder import Encoder, register_encoder
 from r1jax.errors import R1JaxError
 from r1jax.images.resize import resize_bicubic
 from r1jax.nets import skeleton
+from r1jax.nets.clip_vision import vision_tower
 from r1jax.weights import import_torch, read_checkpoint
 
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -58,7 +59,7 @@ def clip_encoder(name: str, folder: str | pathlib.Path) -> Encoder:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model.bin"))
     if not files:
         raise R1JaxError(f"{folder}: no weight file; want model.safetensors or pytorch_model.bin")
-    vision = {key: value for key, value in read_checkpoint(files[0]).items() if _is_vision(key)}
+    vision = vision_tower(read_checkpoint(files[0]))
     graph, params = nnx.split(import_torch(skeleton("clip_vision", **kwargs), vision))
     size = kwargs["image_size"]
 
@@ -86,10 +87,6 @@ def _vision_config(path: pathlib.Path) -> dict[str, Any]:
         return {name: vision[name] for name in _FIELDS} | {"projection_dim": config["projection_dim"]}
     except (OSError, ValueError, KeyError) as error:
         raise R1JaxError(f"{path}: not the configuration of a CLIP model: {type(error).__name__} {error}") from None
-
-
-def _is_vision(key: str) -> bool:
-    return key.startswith(("vision_model.", "visual_projection.")) and not key.endswith("position_ids")
 
 
 def _from_hub(repository: str) -> pathlib.Path:

@@ -9,7 +9,7 @@ from r1jax.degradations.mixes import parse_mixes
 from r1jax.evaluation import judges
 from r1jax.evaluation.planners import AgentPlanner, run_planner
 from r1jax.evaluation.simulator import Simulator, measure_quality
-from r1jax.evaluation.statistics import group_mean
+from r1jax.evaluation.statistics import group_mean, made_worse
 from r1jax.evaluation.world import World
 from r1jax.images.convert import to_uint8
 from r1jax.reward.scorer import Scorer
@@ -56,7 +56,7 @@ class TrainingEvaluation:
         restored = np.concatenate([result.images for result in results])
         after = self._values(restored, self._simulator.score(restored))
         gains = {f"{name}_gain": after[name] - self._before[name] for name in after}
-        gains["worse"] = (gains["score_gain"] < -1e-4).astype(float)
+        gains["worse"] = made_worse(gains["score_gain"])
         gains["calls"] = np.concatenate([result.calls for result in results]).astype(float)
         return {name: group_mean(values, self._mix) for name, values in gains.items()}
 

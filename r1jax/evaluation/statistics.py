@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 _REPLICATES = 2000
+_WORSE_BY = 1e-4  # a score must fall by more than rounding to count as worse
 
 
 class Interval(NamedTuple):
@@ -20,6 +21,11 @@ class Interval(NamedTuple):
     low: float
     value: float
     high: float
+
+
+def made_worse(gains: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Returns 1 where the score fell below the input's, else 0."""
+    return (gains < -_WORSE_BY).astype(float)
 
 
 def group_mean(

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from r1jax.evaluation.statistics import Interval, group_mean, paired_interval
+from r1jax.evaluation.statistics import Interval, group_mean, made_worse, paired_interval
 
 Record = dict[str, Any]  # one image by one planner
 
-_WORSE_BY = 1e-4  # a score must fall by more than rounding to count as worse
 # key, heading, format; RGB and Y figures differ by about a decibel, hence both headings say which they are.
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("psnr", "PSNR RGB", ".2f"),
@@ -138,7 +137,7 @@ class _Columns:
         mixes = np.array(self.mix)[keep].tolist()
         values = {
             **self.values,
-            "worse": (self.values["score"] < source.values["score"] - _WORSE_BY).astype(float),
+            "worse": made_worse(self.values["score"] - source.values["score"]),
         }
         means = {name: group_mean(column[keep], mixes) for name, column in values.items()}
         for share, name, possible in self._shares(source, oracle):

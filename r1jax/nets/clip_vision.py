@@ -4,7 +4,7 @@ Attribute names are those of `CLIPVisionModelWithProjection`, "pre_layrnorm" inc
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +20,11 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "quick_gelu": lambda x: x * nnx.sigmoid(1.702 * x),
     "gelu": functools.partial(nnx.gelu, approximate=False),
 }
+
+
+def vision_tower(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a whole CLIP's state dict that `clip_vision` is."""
+    return {name: value for name, value in state_dict.items() if name.startswith(("vision_model.", "visual_projection."))}
 
 
 @register_net("clip_vision")

@@ -14,9 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import UsageError
-from r1jax.nets.dehazing_unet import DehazingUNet, ReflectConv, Stage
+from r1jax.nets.dehazing_unet import DehazingUNet, ReflectConv
 from r1jax.nets.depthwise import DepthwiseConv
-from r1jax.nets.layers import conv
+from r1jax.nets.layers import Blocks, conv
 from r1jax.nets.registry import register_net
 from r1jax.nets.windows import relative_offsets, window_attention
 
@@ -61,7 +61,7 @@ class DehazeFormer(DehazingUNet):
             )
             return _Block(dim, attention, int(dim * self.mlp_ratios[index]), rngs)
 
-        return Stage([block(i) for i in range(depth)])
+        return Blocks([block(i) for i in range(depth)])
 
 
 class _Block(nnx.Module):

@@ -58,18 +58,6 @@ class DehazingUNet(nnx.Module):
         return self.patch_unembed(self.layer5(x + self.fusion2(x, self.skip1(skip1))))
 
 
-class Stage(nnx.Module):
-    """Blocks one after the other."""
-
-    def __init__(self, blocks: Sequence[nnx.Module]):
-        self.blocks = nnx.List(blocks)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
 class _PatchEmbed(nnx.Module):
     def __init__(self, features_in: int, features_out: int, kernel: int, patch: int, rngs: nnx.Rngs):
         self.proj = ReflectConv(features_in, features_out, kernel, rngs, stride=patch)

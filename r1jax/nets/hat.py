@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from r1jax.nets.layers import conv, conv3x3, gelu, layer_norm, mean_pool
+from r1jax.nets.layers import Blocks, conv, conv3x3, gelu, layer_norm, mean_pool
 from r1jax.nets.registry import register_net
 from r1jax.nets.swinir import ResidualGroup, SwinIR
 from r1jax.nets.windows import Mlp, WindowAttention, relative_index, window_attention
@@ -157,12 +157,10 @@ class _OverlapBlock(nnx.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class _HybridBlocks(nnx.Module):
+class _HybridBlocks(Blocks):
     def __init__(self, blocks: Sequence[_HybridBlock], overlap_attn: _OverlapBlock):
-        self.blocks = nnx.List(blocks)
+        super().__init__(blocks)
         self.overlap_attn = overlap_attn
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        for block in self.blocks:
-            x = block(x)
-        return self.overlap_attn(x)
+        return self.overlap_attn(super().__call__(x))

@@ -1,6 +1,7 @@
 """Layers that several networks share. Images are NHWC."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -73,6 +74,18 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def mean_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b 1 1 c"]:
     """The mean over the image."""
     return x.mean((1, 2), keepdims=True)
+
+
+class Blocks(nnx.Module):
+    """Blocks one after the other, under the official name `blocks`."""
+
+    def __init__(self, blocks: Sequence[nnx.Module]):
+        self.blocks = nnx.List(blocks)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        for block in self.blocks:
+            x = block(x)
+        return x
 
 
 class ResidualBlock(nnx.Module):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from r1jax.nets.dehazing_unet import DehazingUNet, ReflectConv, Stage
+from r1jax.nets.dehazing_unet import DehazingUNet, ReflectConv
 from r1jax.nets.depthwise import DepthwiseConv
-from r1jax.nets.layers import conv, gelu, mean_pool
+from r1jax.nets.layers import Blocks, conv, gelu, mean_pool
 from r1jax.nets.registry import register_net
 
 
@@ -36,7 +36,7 @@ class MixDehazeNet(DehazingUNet):
         super().__init__(in_chans, out_chans, embed_dims, 3, rngs=rngs)
 
     def stage(self, index: int, rngs: nnx.Rngs) -> nnx.Module:
-        return Stage([_MixBlock(self.widths[index], rngs) for _ in range(self.depths[index])])
+        return Blocks([_MixBlock(self.widths[index], rngs) for _ in range(self.depths[index])])
 
 
 class _MixBlock(nnx.Module):

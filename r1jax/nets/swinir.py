@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import UsageError
-from r1jax.nets.layers import conv, conv3x3, layer_norm, nearest, pad_to_multiple, pixel_shuffle
+from r1jax.nets.layers import Blocks, conv, conv3x3, layer_norm, nearest, pad_to_multiple, pixel_shuffle
 from r1jax.nets.registry import register_net
 from r1jax.nets.windows import Mlp, WindowAttention
 
@@ -72,7 +72,7 @@ class SwinIR(nnx.Module):
             attention = WindowAttention(dim, self.window_size, num_heads, self.qkv_bias, self.qk_scale, rngs=rngs)
             return SwinBlock(dim, attention, shift, int(dim * self.mlp_ratio), rngs)
 
-        return ResidualGroup(_Blocks([block(i) for i in range(depth)]), dim, self.resi_connection, rngs)
+        return ResidualGroup(Blocks([block(i) for i in range(depth)]), dim, self.resi_connection, rngs)
 
     def _add_upsampler(self, channels: int, dim: int, num_feat: int, rngs: nnx.Rngs) -> None:
         if self.upsampler not in UPSAMPLERS:
@@ -140,16 +140,6 @@ class SwinBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         x = x + self.attn(self.norm1(x), self.shift)
         return x + self.mlp(self.norm2(x))
-
-
-class _Blocks(nnx.Module):
-    def __init__(self, blocks: Sequence[nnx.Module]):
-        self.blocks = nnx.List(blocks)
-
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class ResidualGroup(nnx.Module):

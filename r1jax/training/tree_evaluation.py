@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 
 from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
-from r1jax.evaluation.statistics import group_mean
+from r1jax.evaluation.statistics import group_mean, made_worse
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import TrainingTree
 
@@ -29,7 +29,7 @@ class TreeEvaluation:
         trajectory = self._rollout(agent.params, *self._frozen, tree.roots, np.arange(len(tree.roots)), jax.random.key(0))
         final = np.asarray(trajectory.image)
         gain = tree.scores[final] - tree.scores[tree.roots]
-        values = {"score_gain": gain, "worse": gain < -1e-4, "calls": np.asarray(trajectory.valid).sum(0)}
+        values = {"score_gain": gain, "worse": made_worse(gain), "calls": np.asarray(trajectory.valid).sum(0)}
         for name, metric in tree.metrics.items():
             values[f"{name}_gain"] = metric[final] - metric[tree.roots]
         means = {name: group_mean(np.asarray(value, float), tree.mixes) for name, value in values.items()}

@@ -1,13 +1,12 @@
 """Networks filled with published weights, by their names in the catalogue."""
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 from flax import nnx
 
 from r1jax.errors import R1JaxError
 from r1jax.nets import skeleton
+from r1jax.nets.clip_vision import vision_tower
 from r1jax.weights.cache import cached
 from r1jax.weights.catalogue import entries
 from r1jax.weights.checkpoint_files import read_checkpoint
@@ -16,18 +15,12 @@ from r1jax.weights.ncnn import import_ncnn
 from r1jax.weights.torch_names import import_torch, unwrap
 from r1jax.weights.torch_pickle import read_torch_pickle
 
-
-def _vision_tower(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a whole CLIP that `clip_vision` is."""
-    return {name: value for name, value in tensors.items() if name.startswith(("vision_model.", "visual_projection."))}
-
-
 _FORMATS = {
     "tfjs": import_tfjs,
     "ncnn": import_ncnn,
     "torch": lambda net, path: import_torch(net, unwrap(read_torch_pickle(path))),
     "safetensors": lambda net, path: import_torch(net, read_checkpoint(path)),
-    "clip": lambda net, path: import_torch(net, _vision_tower(read_checkpoint(path))),
+    "clip": lambda net, path: import_torch(net, vision_tower(read_checkpoint(path))),
     "linen": lambda net, path: import_linen(net, read_checkpoint(path)),
 }
 

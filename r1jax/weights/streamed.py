@@ -26,7 +26,7 @@ Place = Callable[[str, np.ndarray], jax.Array]
 
 _DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 _DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
-_DERIVED = re.compile(r"\.(inv_freq|position_ids)$")  # buffers that some checkpoints hold and no network needs
+_DERIVED = re.compile(r"\.inv_freq$")  # a buffer that some language models hold, besides those of DERIVED
 
 
 def stream_checkpoint(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
