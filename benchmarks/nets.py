@@ -5,8 +5,9 @@
 
 Times are medians. What they are compared with runs in turn with them, run by run, and ratios are medians over the pairs: on
 a machine that does other work besides, ratios hold where times do not. `conv_ratio` is the time in units of a 64-channel
-3x3 convolution at 128x128; `cpu_ratio` compares the processor time of all threads instead of the wall clock's;
-`relative_difference` is between the two outputs, of the largest value.
+3x3 convolution at 128x128, `conv_speed` the FLOP/s as a share of that convolution's, `compile_s` the seconds of compiling;
+`cpu_ratio` compares the processor time of all threads instead of the wall clock's; `relative_difference` is between the two
+outputs, of the largest value.
 The weights are random, made here, and go to PyTorch by their official names: spandrel recognises them and is the
 reference, so networks that it lacks are not compared. Super-resolution networks get a quarter of the side.
 """
@@ -88,13 +89,16 @@ def measure(name: str, size: int, batch: int, seconds: float, vs_torch: bool, dt
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     program = jax.jit(lambda params, x: nnx.merge(graph, params)(x))
     images = jnp.asarray(x, dtype)
-    flops = program.lower(params, images).cost_analysis()["flops"]
+    lowered = program.lower(params, images)
+    flops, start = lowered.cost_analysis()["flops"], time.perf_counter()
+    lowered.compile()
+    compile_seconds = time.perf_counter() - start
 
     def ours():
         return jax.block_until_ready(program(params, images))
 
-    conv = unit_convolution()
-    pairs = alternate(ours, conv, seconds / 3, least=3)
+    pairs = alternate(ours, unit_convolutions(), seconds / 3, least=3)
+    conv_ratio = _UNITS * pairs.ratio()
     seconds_each = statistics.median(pairs.ours)
     line = {
         "network": name,
@@ -104,7 +108,9 @@ def measure(name: str, size: int, batch: int, seconds: float, vs_torch: bool, dt
         "ms": round(1e3 * seconds_each, 1),
         "gflop": round(flops / 1e9, 1),
         "gflop_per_s": round(flops / 1e9 / seconds_each, 1),
-        "conv_ratio": round(pairs.ratio(), 1),
+        "conv_ratio": round(conv_ratio, 1),
+        "conv_speed": round(flops / _UNIT_FLOPS / conv_ratio, 2),
+        "compile_s": round(compile_seconds, 1),
     }
     theirs = torch_network(module, x, dtype) if vs_torch else None
     if theirs is not None:
@@ -168,8 +174,12 @@ def random_network(net: str, config: dict):
     return update_module(module, {"/".join(map(str, path)): value(path, shape) for path, shape in shapes.items()})
 
 
-def unit_convolution():
-    """The yardstick: one 3x3 convolution of 64 to 64 channels at 128x128."""
+_UNITS = 60  # as many as take about as long as a network: one alone, after a network, would find its cache cold
+_UNIT_FLOPS = 2 * 9 * 64 * 64 * 128 * 128
+
+
+def unit_convolutions():
+    """The yardstick, run `_UNITS` times: a 3x3 convolution of 64 to 64 channels at 128x128."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -177,7 +187,12 @@ def unit_convolution():
     x, kernel = jnp.ones((1, 128, 128, 64)), jnp.full((3, 3, 64, 64), 1e-3)
     numbers = ("NHWC", "HWIO", "NHWC")
     program = jax.jit(lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers))
-    return lambda: jax.block_until_ready(program(x, kernel))
+
+    def run():
+        for _ in range(_UNITS):
+            jax.block_until_ready(program(x, kernel))
+
+    return run
 
 
 def torch_network(module, x, dtype: str):

@@ -1,8 +1,7 @@
 """A 3x3 convolution whose gradient by the kernel is fast on CPUs. NHWC, HWIO.
 
 XLA:CPU computes that gradient as a convolution with a kernel as large as the image, at a fraction of the forward speed where
-channels are few. Here each image's patches are one matrix that stays in cache, and the gradient is a sum of matrix products:
-2.4 to 3.5 times as fast for 24 to 48 channels at 64x64 and 32x32.
+channels are few. Here each image's patches are one matrix that stays in cache, and the gradient is a sum of matrix products.
 """
 
 import functools
