@@ -60,5 +60,8 @@ def test_the_guide_names_every_scorer_and_its_configs_are_right():
     table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")][:10]
     named = {name for cell in table for name in re.findall(r"`([^`]+)`", cell)}
     assert named - {"FILE.py:Class"} == set(_BUILTIN)
-    configs = [eval(block, {"RewardConfig": RewardConfig}) for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
-    assert [config.scorer for config in configs] == ["vlm", "mixture"]
+    configs = []
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names := {"RewardConfig": RewardConfig})
+        configs.append(names["reward"])
+    assert [config.scorer for config in configs] == ["vlm", "http", "mixture"]

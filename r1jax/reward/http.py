@@ -1,7 +1,9 @@
-"""Scorers behind an OpenAI-compatible server (vLLM, SGLang, `transformers serve`): chat completions with log-probabilities.
+"""Scorers behind an OpenAI-compatible server (vLLM, SGLang): chat completions with log-probabilities.
 
 One token is asked for, and the score is read from the log-probabilities of the level words (`r1jax.reward.levels`), so that
 it does not depend on sampling. Images travel as PNG: a JPEG would erase what the agent should learn to remove.
+
+`transformers serve` takes no part: up to 5.23 it returns no log-probabilities. `r1jax serve-scorer` serves its models.
 """
 
 import base64
@@ -28,6 +30,7 @@ from r1jax.reward.scorer import register_scorer
 
 # vLLM and SGLang then go on with the last message instead of beginning another.
 _CONTINUE: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
+_NEGLIGIBLE = 0.01  # of the likeliest level word's probability
 
 
 @register_scorer("http")
@@ -122,21 +125,45 @@ class HTTPScorer:
     def _logits(self, answer: bytes, url: str) -> np.ndarray:
         """Returns the log-probability of each level, -inf for one that is not named."""
         try:
-            named = json.loads(answer)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-            found = {str(entry["token"]): float(entry["logprob"]) for entry in named}
+            told = json.loads(answer)["choices"][0]["logprobs"]
+            named = told["content"][0]["top_logprobs"] if told else None
+            found = {str(entry["token"]): float(entry["logprob"]) for entry in named or ()}
         except (ValueError, KeyError, IndexError, TypeError):
-            raise RequestFailed(f"{url}: the answer holds no log-probabilities", again=True) from None
+            raise RequestFailed(f"{url}: the answer is no chat completion with log-probabilities", again=True) from None
+        if named is None:
+            raise RequestFailed(f"{url}: this server gives no log-probabilities; vLLM and SGLang do", again=False)
         logits = np.array([level_logprob(level, found, self.rating.levels) for level in self.rating.levels])
         if not np.isfinite(logits.max()):
-            likely = ", ".join(repr(token) for token in sorted(found, key=lambda token: -found[token])[:5])
-            raise RequestFailed(f"{url}: no level word is among the likeliest tokens ({likely})", again=False)
+            raise RequestFailed(f"{url}: no level word is among the likeliest tokens ({_likeliest(found)})", again=False)
+        if shared := _undecided(found, self.rating.levels, logits.max()):
+            raise RequestFailed(f"{url}: several level words begin with the token {shared!r}; choose others", again=False)
         return logits
 
 
 def level_logprob(level: str, found: Mapping[str, float], levels: Sequence[str]) -> float:
-    """Returns the log-probability of a level word: of the word itself, else of its longest beginning that is its alone."""
+    """Returns the log-probability of a level word: of the word itself, else of its longest beginning that is its alone.
+
+    White space before a word counts only where the word is named with it: some tokenizers keep none when they decode one
+    token, and some chat templates cut it off the begun answer.
+    """
     if level in found:
         return found[level]
-    beginnings = [token for token in found if token.strip() and level.startswith(token)]
-    own = [token for token in beginnings if sum(other.startswith(token) for other in levels) == 1]
-    return found[max(own, key=len)] if own else -math.inf
+    own = [token for token in found if _begun_by(token, levels) == [level]]
+    return found[max(own, key=lambda token: len(token.lstrip()))] if own else -math.inf
+
+
+def _begun_by(token: str, levels: Sequence[str]) -> list[str]:
+    """Returns the level words that a token begins; none for white space."""
+    start = token.lstrip()
+    return [level for level in levels if start and level.lstrip().startswith(start)]
+
+
+def _undecided(found: Mapping[str, float], levels: Sequence[str], best: float) -> str:
+    """Returns a token that begins several level words and is likely enough to matter, or ""."""
+    matters = best + math.log(_NEGLIGIBLE)
+    shared = [t for t in found if t not in levels and len(_begun_by(t, levels)) > 1 and found[t] > matters]
+    return max(shared, key=lambda token: found[token], default="")
+
+
+def _likeliest(found: Mapping[str, float]) -> str:
+    return ", ".join(repr(token) for token in sorted(found, key=lambda token: -found[token])[:5])

@@ -1,115 +1,30 @@
 """Scorers behind an OpenAI-compatible server, here a fake one in this process that can fail in every way."""
 
-import base64
-import io
-import json
 import math
-import threading
+import pathlib
+import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from fake_server import Fake
 
 from r1jax.errors import UsageError
 from r1jax.reward import RewardService
 from r1jax.reward.http import HTTPScorer, level_logprob
-from r1jax.reward.levels import LEVELS
 from r1jax.reward.scorer import score_safely
 
 pytestmark = pytest.mark.timeout(60)
 KEY = "sk-very-secret"
 
 
-def answer(image):
-    """What a model might say: the brighter, the better. 'Ġ' tokens and others stand among the level words."""
-    brightness = image.mean() / 255
-    levels = {word: -4.0 * abs(brightness - (4 - i) / 4) for i, word in enumerate(LEVELS)}
-    named = [{"token": token, "logprob": value} for token, value in {" the": -0.1, **levels}.items()]
-    return {"choices": [{"logprobs": {"content": [{"token": " the", "top_logprobs": named}]}}]}
-
-
 def expected(image):
     logits = np.array([-4.0 * abs(image.mean() / 255 - (4 - i) / 4) for i in range(5)])
     share = np.exp(logits) / np.exp(logits).sum()
     return float(share @ [5, 4, 3, 2, 1])
-
-
-class Fake(ThreadingHTTPServer):
-    """Answers with `faults` one after another, then as a model does."""
-
-    daemon_threads = True
-
-    def __init__(self, *faults):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults, self.requests, self.connections = list(faults), [], 0
-        self.under_way = self.most_under_way = 0
-        self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def process_request(self, request, client_address):
-        self.connections += 1
-        super().process_request(request, client_address)
-
-    def handle_error(self, request, client_address):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.shutdown()
-        self.server_close()
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        server, body = self.server, self.rfile.read(int(self.headers["Content-Length"]))
-        with server.lock:
-            server.requests.append((self.path, dict(self.headers), json.loads(body)))
-            fault = server.faults.pop(0) if server.faults else None
-            server.under_way += 1
-            server.most_under_way = max(server.most_under_way, server.under_way)
-        time.sleep(0.01)
-        url = json.loads(body)["messages"][0]["content"][0]["image_url"]["url"]
-        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
-        good = json.dumps(answer(image)).encode()
-        status, text, claimed = 200, good, len(good)
-        if fault == "hang":
-            time.sleep(30)
-        elif fault == "drip":
-            self.send_response(200)
-            self.send_header("Content-Length", "100000")
-            self.end_headers()
-            for _ in range(300):
-                self.wfile.write(b" ")
-                time.sleep(0.1)
-        elif fault == "half":
-            text = good[: len(good) // 2]
-            self.close_connection = True
-        elif fault == "garbage":
-            text, claimed = b"<html>\xff", 7
-        elif fault == "no levels":
-            text = json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "I", "logprob": 0}]}]}}]})
-            text, claimed = text.encode(), len(text)
-        elif fault:
-            status, text = fault, f"bad {self.headers.get('Authorization')}".encode()
-            claimed = len(text)
-        with server.lock:
-            server.under_way -= 1
-        self.send_response(status)
-        self.send_header("Content-Length", str(claimed))
-        if status == 429:
-            self.send_header("Retry-After", "0.3")
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *args):
-        pass
 
 
 def images(num, seed=0):
@@ -146,7 +61,7 @@ def test_a_passing_fault_is_tried_again(fault):
         assert fault != 429 or time.monotonic() - start >= 0.3  # what the server asked for
 
 
-@pytest.mark.parametrize("fault", [500, 429, "garbage", "half", "hang", "drip", 400, "no levels"])
+@pytest.mark.parametrize("fault", [500, 429, "garbage", "half", "hang", "drip", 400, {"I": 0.0}])
 def test_a_lasting_fault_costs_its_image_only(fault, capsys):
     with Fake(*[fault] * 3) as server:
         scorer = built(server, retries=2, timeout_s=3 if fault in ("hang", "drip") else 20, max_in_flight=1)
@@ -155,7 +70,7 @@ def test_a_lasting_fault_costs_its_image_only(fault, capsys):
         assert time.monotonic() - start < 15
         assert math.isnan(bad[0])
         scores, problem = score_safely(scorer, images(1) * 0 + 255)
-        if fault in (400, "no levels"):
+        if fault in (400, {"I": 0.0}):
             assert len(server.requests) == 2  # another try would not help
         server.faults.clear()
         np.testing.assert_allclose(scorer.score(images(2)), [expected(image) for image in images(2)], atol=1e-6)
@@ -190,6 +105,34 @@ def test_a_word_of_several_tokens_counts_by_its_longest_beginning():
     levels = (" excellent", " good", " poor", " possible")
     found = {" excell": -1.0, " ex": -0.5, " ": -0.1, " po": -2.0, " good": -3.0}
     assert [level_logprob(level, found, levels) for level in levels] == [-1.0, -3.0, -math.inf, -math.inf]
+
+
+def test_white_space_that_a_server_leaves_out_does_not_matter():
+    found = {"good": -1.0, "excell": -2.0, " fair": -3.0, "fair": -9.0}
+    levels = (" excellent", " good", " fair")
+    assert [level_logprob(level, found, levels) for level in levels] == [-2.0, -1.0, -3.0]
+    assert level_logprob("Good", {" Good": -1.0}, ("Good", "Bad")) == -1.0
+
+
+@pytest.mark.parametrize(
+    ("levels", "line"),
+    [
+        ((" excellent", " excessive"), "several level words begin with the token ' exc'"),
+        ((" bright", " dark"), "no level word is among the likeliest tokens"),
+    ],
+)
+def test_levels_that_an_answer_cannot_tell_apart_are_a_missing_score(levels, line):
+    with Fake({" excellent": -3.0, " exc": -1.0}) as server:
+        scorer = built(server, levels=levels, weights=(2, 1), retries=3)
+        assert math.isnan(scorer.score(images(1))[0]) and line in scorer.last_problem
+        assert len(server.requests) == 1
+
+
+def test_a_server_without_log_probabilities_is_said_at_once():
+    with Fake({}) as server:
+        scorer = built(server, retries=3)
+        assert math.isnan(scorer.score(images(1))[0])
+        assert "this server gives no log-probabilities" in scorer.last_problem and len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

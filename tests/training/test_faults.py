@@ -1,12 +1,18 @@
 """A scorer that fails in every way while an agent trains: the run goes on without the step, or ends with a line."""
 
 import os
+import pathlib
 import signal
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "reward"))
+
+from fake_server import Fake
 from probes import Flat, probe_config
 
 from r1jax.errors import R1JaxError
@@ -16,6 +22,7 @@ from r1jax.training.loop import train
 LEVELS = (0.25, 0.5, 1.0)
 SHORT = {"ppo__updates": 2, "reward__mode": "ticket", "reward__timeout_s": 8.0}
 FAULTS = ("raises", "nan", "shape", "dies", "hangs")
+SERVER_FAULTS = (500, 429, "garbage", "half")
 pytestmark = pytest.mark.timeout(280)
 
 SCORER = """
@@ -61,6 +68,23 @@ def test_the_step_is_masked_and_the_run_goes_on(fault, scorer, tmp_path):
     assert result.history[-1]["service/failed"] > 0
     again = run(tmp_path / "next", probe_config(**SHORT, **scorer, reward__options={"fault": ""}))
     assert [row["missing_share"] for row in again.history] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SERVER_FAULTS)
+def test_a_server_that_fails_costs_its_images_and_the_run_goes_on(fault, tmp_path):
+    with Fake(fault_of=lambda image: fault if image.mean() > 230 else None) as server:
+        options = {"model": "q-sit", "endpoints": server.url, "retries": 1, "backoff_s": 0.01, "timeout_s": 5}
+        fields = {**SHORT, "reward__scorer": "http", "reward__options": options}
+        result = run(tmp_path / "run", probe_config(**fields))
+        assert all(0 < row["missing_share"] <= 1 for row in result.history)
+        assert all(np.isfinite(array).all() for array in result.agent.params.values())
+        with pytest.raises(R1JaxError, match=r"update 1: \d+% of the episodes lack a score") as caught:
+            run(tmp_path / "ends", probe_config(**fields, reward__on_missing="raise"))
+        assert "\n" not in str(caught.value)
+        server.fault_of = lambda image: None
+        again = run(tmp_path / "next", probe_config(**fields))
+        assert [row["missing_share"] for row in again.history] == [0, 0]
 
 
 @pytest.mark.slow
