@@ -3,6 +3,7 @@
     r1jax weights pull published
     python benchmarks/published_tools.py --photos DIR [--limit N] [--crop 128] [--tools maxim_derain,derain]
     python benchmarks/published_tools.py --photos DIR --ffdnet     # FFDNet told sigma 25, as its authors publish it
+    python benchmarks/published_tools.py --pairs     # the result images that three of the packages hold
 
 DIR holds CBSD68/, degraded by the MiO100 protocol with its synthetic depth. `gain_db` is the mean over photos of the
 restored PSNR (RGB) less the input's; `cpu_seconds` the processor time of one image, median.
@@ -23,10 +24,12 @@ import numpy as np
 from r1jax.degradations.dataset import NamedPhoto, load_photos
 from r1jax.degradations.mixes import degrade
 from r1jax.images.convert import to_float
+from r1jax.images.io import read_image
 from r1jax.images.metrics import psnr
 from r1jax.tools.lite import LITE_TOOLS, lite_tool
 from r1jax.tools.published import PUBLISHED_TOOLS, published_tool
 from r1jax.tools.toolbox import Tool
+from r1jax.weights.cache import cached
 from r1jax.weights.catalogue import catalogue
 from r1jax.weights.published import load_published
 
@@ -36,12 +39,17 @@ ALSO = {"maxim_deblur": ("defocus blur",)}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=pathlib.Path, required=True)
+    parser.add_argument("--photos", type=pathlib.Path)
     parser.add_argument("--tools", default=",".join([*LITE_TOOLS, *PUBLISHED_TOOLS]))
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument("--crop", type=int, default=128, help="side of the crop from each photo's centre")
     parser.add_argument("--ffdnet", action="store_true")
+    parser.add_argument("--pairs", action="store_true")
     args = parser.parse_args()
+    if args.pairs:
+        return packaged_results()
+    if not args.photos:
+        parser.error("--photos is missing")
     photos = load_photos(str(args.photos / "CBSD68"))[: args.limit]
     if args.ffdnet:
         return published_figure(photos)
@@ -63,7 +71,8 @@ def measure(
         clean = _centre(photo.pixels, crop)
         degraded = jnp.asarray(to_float(degrade(clean, (task,), number).image))[None]
         target = jnp.asarray(to_float(clean))[None]
-        program(tool.params, degraded).block_until_ready()
+        if not number:
+            program(tool.params, degraded).block_until_ready()  # compiles
         start = time.process_time()
         restored = program(tool.params, degraded).block_until_ready()
         times.append(time.process_time() - start)
@@ -105,6 +114,20 @@ def published_figure(photos: list[NamedPhoto]) -> None:
         noisy = clean + rng.normal(0, 25 / 255, clean.shape).astype(np.float32)
         figures.append(float(psnr(run(jnp.asarray(noisy)[None]), jnp.asarray(clean)[None])[0]))
     print(json.dumps({"network": "ffdnet-color", "sigma": 25, "photos": len(photos), "psnr_db": round(np.mean(figures), 3)}))
+
+
+# The other packages' result.png show something else than the network's output.
+PAIRS = ("maxim_denoise", "maxim_derain", "maxim_dehaze_indoor")
+
+
+def packaged_results() -> None:
+    """PSNR of a tool's output on a package's fixture.png, with its result.png as the target."""
+    for name in PAIRS:
+        folder, tool = cached(PUBLISHED_TOOLS[name].weights) / "assets", published_tool(name)
+        source, result = (to_float(read_image(folder / file).pixels)[None] for file in ("fixture.png", "result.png"))
+        restored = jax.jit(tool.apply)(tool.params, jnp.asarray(source))
+        figure = float(psnr(restored, jnp.asarray(result))[0])
+        print(json.dumps({"tool": name, "size": source.shape[1:3], "psnr_db": round(figure, 2)}), flush=True)
 
 
 if __name__ == "__main__":

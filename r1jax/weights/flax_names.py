@@ -44,6 +44,8 @@ def import_tfjs(module: nnx.Module, folder: str | pathlib.Path) -> nnx.Module:
       WeightMismatch: names or shapes differ.
     """
     topology, constants = read_tfjs(folder)
+    if not isinstance(topology, dict) or "node" not in topology:
+        raise R1JaxError(f"{folder}: is no TF.js graph model (no modelTopology.node); import_keras reads layers models")
     ours = {"/".join(map(str, path)): tuple(variable.shape) for path, variable in saved_variables(module)}
     tensors = {}
     for name, consumer, value in _weights(topology, constants):

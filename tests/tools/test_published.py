@@ -16,6 +16,7 @@ from r1jax.tools import toolbox
 from r1jax.tools.published import PUBLISHED_TOOLS, estimate_sigma, published_tool, tool_of
 from r1jax.weights.cache import pull
 from r1jax.weights.catalogue import entries, groups
+from r1jax.weights.published import load_published
 
 SMALL = {"ffdnet_denoise": ("ffdnet", {"nc": 4, "nb": 3}), "upconv7_dejpeg": ("upconv7", {"widths": (4,) * 6})}
 
@@ -59,6 +60,15 @@ def test_the_packages_own_results(name, floor):
     source, result = (read_image(folder / "assets" / f"{kind}.png").pixels[None] / 255 for kind in ("fixture", "result"))
     restored = jax.jit(tool.apply)(tool.params, jnp.asarray(source, jnp.float32))
     assert float(psnr(restored, jnp.asarray(result, jnp.float32))[0]) >= floor
+
+
+@pytest.mark.slow
+def test_the_keras_package_s_own_result():
+    folder, net = real("esrgan-thick-x4"), load_published("esrgan-thick-x4")
+    files = (folder / "assets" / name for name in ("fixture.png", "samples/4x/result.png"))
+    source, result = (read_image(file).pixels[None] for file in files)
+    enlarged = jax.jit(net)(jnp.asarray(source / 255, jnp.float32)).clip(0, 1)
+    np.testing.assert_allclose(255 * enlarged, result, atol=0.51)  # saved as uint8
 
 
 @pytest.mark.slow

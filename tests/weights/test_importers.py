@@ -1,5 +1,6 @@
-"""Importers that need no other framework: ncnn models, and PyTorch's files without PyTorch."""
+"""Importers that need no other framework: ncnn and Keras models, and PyTorch's files without PyTorch."""
 
+import json
 import pickle
 
 import jax
@@ -9,9 +10,10 @@ import pytest
 from flax import nnx
 
 from r1jax.errors import R1JaxError, WeightMismatch
-from r1jax.nets import skeleton
+from r1jax.nets import create, skeleton
 from r1jax.nets.upconv7 import Deconvolution
-from r1jax.weights import flat_state
+from r1jax.weights import flat_state, import_tfjs, update_module
+from r1jax.weights.keras import import_keras
 from r1jax.weights.ncnn import import_ncnn, read_ncnn
 from r1jax.weights.published import load_published
 from r1jax.weights.torch_pickle import read_torch_pickle
@@ -65,6 +67,76 @@ def test_ncnn_files_that_do_not_fit(tmp_path):
     (tmp_path / "net.param").write_text("text")
     with pytest.raises(R1JaxError, match=r"no ncnn \.param file"):
         list(read_ncnn(tmp_path / "net.param"))
+
+
+SMALL_RRDN = {"C": 2, "D": 1, "G": 3, "G0": 4, "T": 1, "x": 2}
+
+
+def write_keras(folder, flat, kind="Conv2D"):
+    """A Functional model of a network's layers, as TensorFlow.js's converter writes it."""
+    names = {name.rpartition("/")[0] for name in flat}
+    layers = [{"class_name": kind, "config": {"name": name}} for name in sorted(names)]
+    layers.append({"class_name": "MultiplyBeta", "config": {"name": "multiply_beta"}})
+    topology = {"model_config": {"class_name": "Functional", "config": {"name": "model", "layers": layers}}}
+    weights = [{"name": name, "shape": value.shape, "dtype": "float32"} for name, value in flat.items()]
+    (folder / "a.bin").write_bytes(b"".join(value.tobytes() for value in flat.values()))
+    manifest = [{"paths": ["a.bin"], "weights": weights}]
+    (folder / "model.json").write_text(json.dumps({"modelTopology": topology, "weightsManifest": manifest}))
+
+
+def random_rrdn():
+    rng, net = np.random.default_rng(0), create("rrdn", **SMALL_RRDN)
+    return {name: rng.normal(size=value.shape).astype(np.float32) for name, value in flat_state(net).items()}
+
+
+def test_keras_layers_by_their_names(tmp_path):
+    flat = random_rrdn()
+    write_keras(tmp_path, flat)
+    net = import_keras(skeleton("rrdn", **SMALL_RRDN), tmp_path)
+    for name, value in flat_state(net).items():
+        np.testing.assert_array_equal(value, flat[name], name)
+    assert net(jnp.zeros((2, 5, 6, 3))).shape == (2, 10, 12, 3)
+
+
+def test_keras_models_that_do_not_fit(tmp_path):
+    flat = random_rrdn()
+    del flat["SR/bias"]
+    flat |= {"extra/kernel": np.zeros(2, np.float32), "F_1_1_1/bias": np.zeros(7, np.float32)}
+    write_keras(tmp_path, flat)
+    with pytest.raises(WeightMismatch) as caught:
+        import_keras(skeleton("rrdn", **SMALL_RRDN), tmp_path)
+    assert caught.value.missing == ["SR/bias"] and caught.value.unexpected == ["extra/kernel"]
+    assert caught.value.misshaped == [("F_1_1_1/bias", (3,), (7,))]
+    with pytest.raises(R1JaxError, match=r"no TF\.js graph model"):
+        import_tfjs(skeleton("rrdn", **SMALL_RRDN), tmp_path)
+    write_keras(tmp_path, flat, kind="Conv2DTranspose")
+    with pytest.raises(R1JaxError, match="is of a Conv2DTranspose layer"):
+        import_keras(skeleton("rrdn", **SMALL_RRDN), tmp_path)
+    (tmp_path / "model.json").write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
+    with pytest.raises(R1JaxError, match="no Keras layers model"):
+        import_keras(skeleton("rrdn", **SMALL_RRDN), tmp_path)
+
+
+def test_rrdn_is_the_layers_one_by_one():
+    flat, x = random_rrdn(), np.random.default_rng(1).normal(size=(1, 4, 5, 3)).astype(np.float32)
+    net = update_module(create("rrdn", **SMALL_RRDN), flat)
+
+    def layer(name, x):
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+        return np.einsum("bhwcij,ijcd->bhwd", windows, flat[f"{name}/kernel"]) + flat[f"{name}/bias"]
+
+    first = layer("Pre_blocks_conv", x)
+    dense = first
+    for number in (1, 2):
+        dense = np.concatenate([dense, np.maximum(layer(f"F_1_1_{number}", dense), 0)], -1)
+    block = first + 0.2 * layer("LFF_1_1", dense)
+    y = layer("PreShuffle", layer("post_blocks_conv", first + 0.2 * block) + first)
+    large = np.zeros((1, 8, 10, 3), np.float32)
+    for ry in range(2):
+        for rx in range(2):
+            large[:, ry::2, rx::2] = y[..., 3 * (2 * ry + rx) : 3 * (2 * ry + rx) + 3]
+    np.testing.assert_allclose(net(jnp.asarray(x)), layer("SR", large), rtol=1e-3, atol=1e-2)
 
 
 def test_the_deconvolution_is_the_transposed_convolution():
