@@ -45,7 +45,7 @@ class ScoreServer(ThreadingHTTPServer):
       service: scores the images; the caller closes it.
       host, port: where to listen; port 0 takes a free one (`server_port`).
       token: what clients must send as `Authorization: Bearer TOKEN`; "" asks for none.
-      max_bytes: most bytes of one request.
+      max_bytes: most bytes of one request, and of the pixels of a PNG.
 
     Raises:
       UsageError: a host that others can reach, and no token.
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "application/octet-stream":
             return _raw_images(body, self.headers.get(SHAPE_HEADER, ""))
         if kind == "image/png":
-            return _png_image(body)
+            return _png_image(body, self.server.max_bytes)
         raise _Refused(415, f"Content-Type {kind!r}: want application/octet-stream with {SHAPE_HEADER}, or image/png")
 
     def _body(self) -> bytes:
@@ -210,11 +210,14 @@ def _raw_images(body: bytes, shape_text: str) -> UInt8[np.ndarray, "b h w 3"]:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _png_image(body: bytes) -> UInt8[np.ndarray, "1 h w 3"]:
+def _png_image(body: bytes, max_bytes: int) -> UInt8[np.ndarray, "1 h w 3"]:
     from r1jax.images.decode import Undecodable, decode
 
     if not body.startswith(b"\x89PNG\r\n\x1a\n"):
         raise _Refused(400, "the body is no PNG")
+    width, height = int.from_bytes(body[16:20]), int.from_bytes(body[20:24])  # of the header, before anything is decoded
+    if 3 * width * height > max_bytes:
+        raise _Refused(413, f"{width}x{height} pixels are more than {max_bytes} bytes, the limit")
     try:
         return decode(io.BytesIO(body)).pixels[None]
     except (Undecodable, ImageError, OSError, ValueError, SyntaxError) as error:
@@ -226,6 +229,7 @@ def metrics_text(stats: dict[str, float | int | str], codes: dict[int, int]) -> 
     lines = []
     for name in ("requests", "hits", "scored", "failed", "refused", "restarts"):
         lines += [f"# TYPE r1jax_scorer_{name}_total counter", f"r1jax_scorer_{name}_total {stats[name]}"]
+    lines += ["# TYPE r1jax_scorer_busy_seconds_total counter", f"r1jax_scorer_busy_seconds_total {stats['busy_s']}"]
     lines += ["# TYPE r1jax_scorer_latency_seconds gauge"]
     for quantile, name in ((0.5, "latency_p50_s"), (0.95, "latency_p95_s")):
         value = float(stats[name])

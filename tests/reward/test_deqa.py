@@ -81,6 +81,25 @@ def test_q_align_asks_the_same_question_of_another_checkpoint(built, folder):
     np.testing.assert_allclose(other.score(tiny_owl.images(1)), built.score(tiny_owl.images(1)), atol=1e-5)
 
 
+def test_a_published_name_is_found_in_the_download_cache(folder, tmp_path, monkeypatch):
+    """Without network: the cache of Hugging Face's client, as a download leaves it."""
+    import huggingface_hub.constants as hub
+
+    place, commit = tmp_path / "models--zhiyuanyou--DeQA-Score-Mix3", "a" * 40
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "snapshots").mkdir()
+    (place / "snapshots" / commit).symlink_to(folder)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    by_name = scorer("deqa", {"dtype": "float32"})
+    by_folder = scorer("deqa", {"dtype": "float32", "checkpoint": str(folder)})
+    assert by_name.name == "zhiyuanyou/DeQA-Score-Mix3" and by_name.version == by_folder.version
+    jax.tree.map(np.testing.assert_array_equal, by_name.graph.params, by_folder.graph.params)
+    with pytest.raises(R1JaxError, match=r"'q-future/one-align': no such folder, and no download"):
+        scorer("q-align")
+
+
 @pytest.mark.torch
 def test_a_checkpoint_of_bin_shards_loads_the_same(built, named, tmp_path):
     folder = tiny_owl.write(tmp_path, named, kind="bin")

@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import pickle
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -90,6 +93,7 @@ def test_png_health_and_metrics(serve, tmp_path):
     assert "r1jax_scorer_requests_total 1" in lines and "r1jax_scorer_scored_total 1" in lines
     assert 'r1jax_scorer_http_responses_total{code="404"} 1' in lines
     assert any(line.startswith('r1jax_scorer_latency_seconds{quantile="0.95"} 0.') for line in lines)
+    assert any(line.startswith("r1jax_scorer_busy_seconds_total ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +117,71 @@ def test_wrong_requests_are_refused_with_a_line(path, body, headers, status, ser
     assert ask(f"{url}/healthz")[0] == 200  # and the server goes on
 
 
+def raw_request(url, text):
+    """Sends bytes and the end of the stream; returns all that comes back."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_half_a_body_and_one_of_unknown_length_are_refused(serve):
+    url = serve(max_bytes=1000)
+    head = b"POST /score HTTP/1.1\r\nContent-Type: application/octet-stream\r\nX-Image-Shape: 1,2,2,3\r\n"
+    assert b" 400 " in raw_request(url, head + b"Content-Length: 12\r\n\r\nxxx").splitlines()[0]
+    chunked = b"Transfer-Encoding: chunked\r\n\r\nc\r\nxxxxxxxxxxxx\r\n0\r\n\r\n"
+    assert b" 411 " in raw_request(url, head + chunked).splitlines()[0]
+    assert ask(f"{url}/score", b"x" * 12, X_Image_Shape="1,2,2,3", **RAW)[0] == 200
+
+
+def test_a_small_png_that_announces_a_huge_image_is_refused(serve):
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    status, text = ask(f"{serve()}/score", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + header, Content_Type="image/png")
+    assert status == 413 and "60000x60000 pixels" in json.loads(text)["error"]
+
+
+class Planted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "image/png", "application/python-pickle", "application/json"])
+def test_nothing_that_is_sent_is_unpickled(kind, serve, tmp_path):
+    url, body = serve(), pickle.dumps(Planted(tmp_path / "planted"))
+    body += bytes(-len(body) % 3)
+    ask(f"{url}/score", body, Content_Type=kind, X_Image_Shape=f"1,1,{len(body) // 3},3")
+    assert not (tmp_path / "planted").exists()
+    pickle.loads(body)
+    assert (tmp_path / "planted").exists()  # it would have been
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_rest_served(serve, monkeypatch):
+    monkeypatch.setattr("r1jax.reward.server._MAX_CONNECTIONS", 2)
+    url = serve()
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=10), socket.create_connection(address, timeout=10):
+        with socket.create_connection(address, timeout=10) as third:
+            assert third.recv(100) == b""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:  # until both are noticed to be gone
+        try:
+            assert ask(f"{url}/healthz")[0] == 200
+            return
+        except OSError:
+            time.sleep(0.05)
+    pytest.fail("no connection is free")
+
+
 def test_a_token_is_wanted_where_one_is_set(serve, monkeypatch):
     url = serve(token="open sesame")
-    assert ask(f"{url}/metrics")[0] == 401
+    assert ask(f"{url}/metrics")[0] == 401 and ask(f"{url}/healthz")[0] == 200
+    assert ask(f"{url}/score", b"x" * 12, X_Image_Shape="1,2,2,3", **RAW)[0] == 401
     assert ask(f"{url}/metrics", Authorization="Bearer wrong")[0] == 401
     assert ask(f"{url}/metrics", Authorization="Bearer open sesame")[0] == 200
     without = RemoteScorer(url)
@@ -158,6 +224,7 @@ def started(tmp_path):
 
 def test_the_command_serves_and_ends_cleanly(started):
     process, url = started("--scorer", f"{FILE}:Slow")
+    assert url.startswith("http://127.0.0.1:")  # loopback, unless told otherwise
     client = RemoteScorer(url, backoff_s=0.05)
     got = []
     thread = threading.Thread(target=lambda: got.append(client.score(images(2))))

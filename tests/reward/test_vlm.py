@@ -85,6 +85,20 @@ def test_q_sit_asks_as_its_authors_do(folders):
     assert identity(other) != identity(built)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "answer"),
+    [
+        ("qwen2.5-vl", "qwen2_5_vl", words.ANSWER),
+        ("qwen3-vl", "qwen3_vl", words.ANSWER),
+        ("smolvlm", "smolvlm", f" {words.ANSWER}"),  # its turn begins "Assistant:", without a space
+    ],
+)
+def test_presets_ask_the_general_question(name, kind, answer, folders):
+    picture = images([(50, 70)])[0]
+    built = scorer(name, {"model": folders(kind)})
+    np.testing.assert_allclose(built.score(picture[None]), [by_hand(kind, folders(kind), picture, answer=answer)], atol=1e-5)
+
+
 def test_crops_are_rated_beside_the_whole_image(folders):
     plain = TransformersScorer(folders("llava_onevision"), batch_size=3)
     cropping = TransformersScorer(folders("llava_onevision"), crops=2, crop_size=32)

@@ -58,12 +58,16 @@ def train_on_all(run_dir: str, process: str = "0", num_processes: str = "1", por
 
 
 def train_with_vlm(run_dir: str, model: str) -> None:
-    """A short run on 256x256 images, scored by a vision-language model in its own process."""
+    """Short runs on 256x256 images, scored by a vision-language model in its own process: tickets train as waiting does."""
     options = {"model": model, "device": "cpu"}
-    fields = {"reward__scorer": "vlm", "reward__options": options, "reward__mode": "ticket", "reward__max_batch": 1}
-    config = probe_config(ppo__updates=2, ppo__episodes=4, eval__checkpoint_every=0, **fields)
-    result = train(config, run_dir, data=Flat((0.25, 0.5, 0.75, 1.0), side=256), progress=False)
-    assert all(row["missing_share"] == 0 for row in result.history)
+    fields = {"reward__scorer": "vlm", "reward__options": options, "reward__max_batch": 1, "eval__checkpoint_every": 0}
+    data, results = Flat((0.25, 0.5, 0.75, 1.0), side=256), {}
+    for mode in ("ticket", "blocking"):
+        config = probe_config(ppo__updates=3, ppo__episodes=4, reward__mode=mode, **fields)
+        results[mode] = train(config, f"{run_dir}/{mode}", data=data, progress=False)
+        assert all(row["missing_share"] == 0 for row in results[mode].history)
+    for name, array in results["blocking"].agent.params.items():
+        np.testing.assert_array_equal(results["ticket"].agent.params[name], array, err_msg=name)
 
 
 if __name__ == "__main__":
