@@ -1,12 +1,14 @@
 """Environment steps a second of training on a transition tree. Prints one line of JSON.
 
-The training is the real one, `r1jax.training.train` with its log: configs/lite_agent.py at horizon 3 with PPO's 4 epochs.
-A step is a decision that counts (after STOP none does); seconds are those of whole updates, without the first two, which
-compile. Beside it: the same tree with 768 random numbers a state for features, as many as CLIP ViT-L/14 has, and online
-training of the same config on images. Goal: 100,000 steps a second on two CPU cores.
+The training is the real one, `r1jax.training.train` with its log: the shipped agent's encoder and MLP, PPO with 4 epochs.
+A step is a decision of an episode that counts (after STOP none does), sampled by the policy and learned from once an epoch;
+seconds are those of whole updates, without the first two, which compile. Decisions that see the same are computed together
+(`r1jax.training.tree.TreePolicy`), so that more episodes a photo cost little; `tree_few_episodes` is the speed where
+a minibatch has fewer decisions than the tree. Beside them: the same tree with 768 random numbers a state for features, as
+many as CLIP ViT-L/14 has, and online training of the same config on images. Goal: 100,000 steps a second on two CPU cores.
 
-    r1jax tree build configs/lite_agent.py -o trees/lite --env.horizon=3 --images 64 --photos PHOTOS
-    python benchmarks/tree.py trees/lite --photos PHOTOS
+    r1jax tree build configs/ablation.py -o trees/ablation --images 64 --photos PHOTOS
+    python benchmarks/tree.py trees/ablation --photos PHOTOS
 """
 
 import argparse
@@ -32,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tree", help="a folder that `r1jax tree build` has made")
     parser.add_argument("--photos", help="folder of clean photos for the online run (default: that of the tree)")
-    parser.add_argument("--updates", type=int, default=12)
+    parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--online-updates", type=int, default=4, help="0: no online run")
     parser.add_argument("overrides", nargs="*", help="fields of the config, as ppo.episodes=4096")
     args = parser.parse_args()
@@ -52,6 +54,7 @@ def main() -> None:
         "goal": GOAL,
         "features": tree.features.shape[1],
         "tree": measure(config, tree),
+        "tree_few_episodes": measure(override(config, {"ppo.episodes": FEW_EPISODES}), tree),
         "tree_768_features": measure(config, with_random_features(tree, 768)),
     }
     if args.online_updates:
@@ -63,9 +66,10 @@ def main() -> None:
 
 
 def benchmark_config(tree: TrainingTree, updates: int, overrides: dict[str, Any]) -> Config:
-    """Returns the tree's config with 4 epochs and no evaluation."""
-    fields = {"ppo.updates": updates, "ppo.epochs": 4, "ppo.episodes": 8192, "ppo.minibatches": 4}
-    return override(from_dict(tree.meta["config"]), fields | {"eval.every": 0, "eval.checkpoint_every": 0} | overrides)
+    """Returns the tree's config with the shipped agent's MLP, 4 epochs and no evaluation."""
+    fields = {"ppo.updates": updates, "ppo.epochs": 4, "ppo.episodes": 65536, "ppo.minibatches": 2}
+    fixed = {"agent.hidden": AgentConfig().hidden, "eval.every": 0, "eval.checkpoint_every": 0}
+    return override(from_dict(tree.meta["config"]), fields | fixed | overrides)
 
 
 def with_random_features(tree: TrainingTree, count: int) -> TrainingTree:

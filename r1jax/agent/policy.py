@@ -1,7 +1,8 @@
 """The policy: features of the image and the action record go into a small actor-critic."""
 
-from collections.abc import Mapping
-from typing import Protocol
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from r1jax.agent.encoder import Encoder
 from r1jax.config import AgentConfig
+from r1jax.env.environment import State
 
 Params = Mapping[str, Array]  # "actor.0.kernel" -> array
+Evaluate = Callable[..., tuple[Array, Array]]  # (seen, record, step) of b decisions -> logits [b, a], values [b]
 
 _CLIP = 5.0  # standard deviations that a normalised feature may stray
 
@@ -135,6 +138,19 @@ class Policy:
         state = nnx.from_flat_state([(path, nnx.Param(params[name])) for name, path in self._paths.items()])
         encoded = encode_record(record, step, self._num_tools, hide=not self.config.record)
         return nnx.merge(self._graph, state)(features, encoded)
+
+    def see(self, encoder_params: Any, state: State) -> Array:
+        """Returns what a decision is made by, besides record and step: features [b, f]."""
+        return self.encoder.apply(encoder_params, state.image)
+
+    def bind(self, params: Params, encoder_params: Any, num_decisions: int) -> Evaluate:
+        """Returns `apply` with these parameters, as a function of what was seen.
+
+        Args:
+          num_decisions: how many it will be asked for in all. Where decisions share what they see, see
+            `r1jax.training.tree`, that decides how they are computed; the results do not depend on it.
+        """
+        return functools.partial(self.apply, params)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of every parameter by name."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import rlax
 from jaxtyping import Array, Bool, Float, Int
 
-from r1jax.agent.policy import Params, Policy
+from r1jax.agent.policy import Evaluate
 from r1jax.config import EnvConfig, PPOConfig
 from r1jax.env.environment import guarded_scores, rewards_from_scores
 from r1jax.training.rollout import Trajectory
@@ -24,7 +24,7 @@ _LEAST_DEVIATION = 1e-2  # of advantages, in score units
 class Batch(NamedTuple):
     """Decisions, n = T b of them, flattened from a trajectory."""
 
-    features: Float[Array, "n f"]
+    seen: Array  # [n, ...]
     record: Int[Array, "n T"]
     step: Int[Array, " n"]
     action: Int[Array, " n"]
@@ -142,17 +142,20 @@ def weighted_mean(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[
 
 
 def policy_loss(
-    params: Params, policy: Policy, batch: Batch, config: PPOConfig, entropy_coef: float | Array
+    evaluate: Evaluate, batch: Batch, config: PPOConfig, entropy_coef: float | Array
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Policy loss + value_coef * squared value error - entropy_coef * entropy + kl_coef * KL(behaviour, policy).
 
     The policy loss is PPO's clipped surrogate (arXiv 1707.06347), of REINFORCE the plain score function. The two
     algorithms that compare within a group have no critic, and so no value error.
 
+    Args:
+      evaluate: the policy with the parameters that are trained.
+
     Returns:
       The loss and its parts with diagnostics, means over the weights.
     """
-    logits_t, value_t = policy.apply(params, batch.features, batch.record, batch.step)
+    logits_t, value_t = evaluate(batch.seen, batch.record, batch.step)
     log_ratio_t = jnp.where(batch.weight > 0, _log_prob(logits_t, batch.action) - batch.log_prob, 0.0)
     ratio_t = jnp.exp(log_ratio_t)
 

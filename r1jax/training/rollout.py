@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from r1jax.agent.policy import Params, Policy
+from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.env.environment import Environment, State
 from r1jax.errors import UsageError
 from r1jax.images import to_uint8_in_graph
@@ -37,10 +37,10 @@ Rollout = Callable[..., "Trajectory"]
 class Trajectory(NamedTuple):
     """What a rollout leaves behind; T is the horizon, b the number of episodes.
 
-    PPO trains on `features`, so that no epoch runs the encoder again.
+    PPO trains on what was seen, so that no epoch runs the encoder again.
     """
 
-    features: Float[Array, "T b f"]  # of the image before the action
+    seen: Array  # [T, b, ...] of the image before the action, by `Policy.see`: its features
     record: Int[Array, "T b T"]  # tools called before the action, -1 for none
     step: Int[Array, "T b"]
     action: Int[Array, "T b"]
@@ -89,8 +89,10 @@ def make_rollout(
         ids: Int[Array, " b"],
         key: PRNGKeyArray,
     ) -> Trajectory:
+        evaluate = policy.bind(policy_params, encoder_params, images.shape[0] * env.horizon)
+
         def scored_step(state: State, t: Array) -> tuple[State, tuple[Any, ...]]:
-            new_state, made = step(policy_params, tool_params, encoder_params, ids, key, state, t)
+            new_state, made = step(evaluate, tool_params, encoder_params, ids, key, state, t)
             return new_state, (*made, score(scorer_params, new_state.image))
 
         state = env.reset(images)
@@ -105,7 +107,7 @@ def _make_step(env: Environment, policy: Policy, greedy: bool) -> Callable[..., 
     """Returns the pure step: (state, t) -> (new state, the fields of a Trajectory up to `kept`)."""
 
     def step(
-        policy_params: Params,
+        evaluate: Evaluate,
         tool_params: Any,
         encoder_params: Any,
         ids: Int[Array, " b"],
@@ -113,12 +115,12 @@ def _make_step(env: Environment, policy: Policy, greedy: bool) -> Callable[..., 
         state: State,
         t: Array,
     ) -> tuple[State, tuple[Any, ...]]:
-        features = policy.encoder.apply(encoder_params, state.image)
-        logits, value = policy.apply(policy_params, features, state.record, state.step)
+        seen = policy.see(encoder_params, state)
+        logits, value = evaluate(seen, state.record, state.step)
         action = jnp.argmax(logits, -1) if greedy else _sample(jax.random.fold_in(key, t), ids, logits)
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
         new_state, timestep = env.step(tool_params, state, action)
-        decision = (features, state.record, state.step, action, log_prob, value, logits, ~state.done)
+        decision = (seen, state.record, state.step, action, log_prob, value, logits, ~state.done)
         return new_state, (*decision, timestep.valid, timestep.discount, env.kept(tool_params, new_state))
 
     return step
@@ -147,8 +149,10 @@ class OutsideRollout:
 
         def step(*args: Any) -> tuple[State, tuple[Any, ...], Array]:
             # A scan, of one step: XLA then compiles the very step of the other modes, to the same bits.
-            *others, state, t = args
-            new_state, made = jax.lax.scan(lambda state, t: one_step(*others, state, t), state, t[None])
+            policy_params, tool_params, encoder_params, *others, state, t = args
+            evaluate = policy.bind(policy_params, encoder_params, state.step.shape[0])
+            fixed = (evaluate, tool_params, encoder_params, *others)
+            new_state, made = jax.lax.scan(lambda state, t: one_step(*fixed, state, t), state, t[None])
             return new_state, made, to_uint8_in_graph(new_state.image)[None]
 
         programs = (begin, step) if mesh is None else _shard_steps(begin, step, mesh)

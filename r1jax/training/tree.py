@@ -2,7 +2,8 @@
 
 With a tree a state is a number. The tools become the table of children, the encoder the table of features, the
 scorer the table of scores: an environment, a policy and a scorer like any other, so that the rollout, the update and
-the loop are those of images, but thousands of episodes cost what a few look-ups cost. `build.py` makes trees.
+the loop are those of images, but thousands of episodes cost what a few look-ups cost. The policy, too, is computed once for
+each decision that there can be, however many episodes make it. `tree_build.py` makes trees.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from r1jax.agent.encoder import Encoder, encoder
-from r1jax.agent.policy import Policy
+from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.config import Config
 from r1jax.env.environment import Environment, State
 from r1jax.errors import R1JaxError, UsageError
@@ -59,6 +60,46 @@ class TreeEnvironment(Environment):
         return jnp.where(valid, tool_params[0][image, jnp.minimum(tool, len(self.toolbox) - 1)], image)
 
 
+class Points(NamedTuple):
+    """The p decisions that each of r images can ask for: after no call, after each first call, ... in the heap's order."""
+
+    features: Float[Array, "u f"]  # of every state, as stored
+    image: Int[Array, " u"]  # that a state belongs to
+    state: Int[Array, " r_p"]  # that a decision is made in
+    record: Int[Array, "p T"]
+    step: Int[Array, " p"]
+
+
+class TreePolicy(Policy):
+    """The policy where an image is the number of its state. Its parameters are those of the policy on images.
+
+    What it sees is the number of a decision. A batch of more decisions than there are points computes each point once and
+    looks its logits and value up; the gradient adds up over all that looked. Neither loss nor gradient changes by it.
+    """
+
+    def see(self, encoder_params: Points, state: State) -> Int[Array, " b"]:
+        """Returns the numbers of the decisions; of ended episodes any."""
+        node = jnp.zeros_like(state.step)
+        for t in range(state.record.shape[1]):
+            node = jnp.where(t < state.step, node * self._num_tools + state.record[:, t] + 1, node)
+        num_points = len(encoder_params.step)
+        return encoder_params.image[state.image] * num_points + jnp.clip(node, 0, num_points - 1)
+
+    def bind(self, params: Params, encoder_params: Points, num_decisions: int) -> Evaluate:
+        """Returns the policy as a function of decisions' numbers."""
+        points = encoder_params
+
+        def one_by_one(seen: Int[Array, " b"], record: Array, step: Array) -> tuple[Array, Array]:
+            return self.apply(params, self.encoder.apply(points, points.state[seen]), record, step)
+
+        if num_decisions < len(points.state):
+            return one_by_one
+        features = self.encoder.apply(points, points.state)
+        images = len(points.state) // len(points.step)
+        logits, value = self.apply(params, features, jnp.tile(points.record, (images, 1)), jnp.tile(points.step, images))
+        return lambda seen, record, step: (logits[seen], value[seen])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingTree:
     """The trees of all images, their states numbered through.
@@ -82,21 +123,37 @@ class TrainingTree:
     mixes: list[str]
     photos: list[str]
 
-    def task(self, config: Config, env: Environment) -> tuple[TreeEnvironment, Policy, Any]:
-        """Returns `env` on numbers of states, a policy that looks its features up, and the environment's tool params.
+    def task(self, config: Config, env: Environment) -> tuple[TreeEnvironment, TreePolicy, Any]:
+        """Returns `env` and the policy on numbers of states, and the environment's tool params.
 
-        The policy's parameters are those of the policy on images. The environment may have fewer tools than the tree.
+        The environment may have fewer tools than the tree, and a shorter horizon.
         """
         known = list(self.meta["tools"])
         columns = [known.index(name) for name in env.toolbox.names]
         fields = {field.name: getattr(env, field.name) for field in dataclasses.fields(env)}
 
-        def look_up(features: Float[Array, "u f"], state: Int[Array, " b"]) -> Float[Array, "b f"]:
-            return features[state].astype(jnp.float32)
+        def look_up(points: Points, state: Int[Array, " b"]) -> Float[Array, "b f"]:
+            return points.features[state].astype(jnp.float32)
 
-        frozen = Encoder(config.agent.encoder, look_up, self.features, self.features.shape[1])
+        children = self.children[:, columns]
+        points = self._points(children, env.horizon)
+        frozen = Encoder(config.agent.encoder, look_up, points, self.features.shape[1])
         kept = self.metrics.get(STRUCTURE, np.ones_like(self.scores))
-        return TreeEnvironment(**fields), Policy(frozen, env, config.agent), (self.children[:, columns], kept)
+        return TreeEnvironment(**fields), TreePolicy(frozen, env, config.agent), (children, kept)
+
+    def _points(self, children: Int[np.ndarray, "u k"], horizon: int) -> Points:
+        """Returns the decisions of episodes of `horizon` steps, level by level."""
+        num_tools = children.shape[1]
+        states, records = [self.roots[:, None]], [np.full((1, horizon), -1, np.int32)]
+        for t in range(horizon - 1):
+            states.append(children[states[-1]].reshape(len(self.roots), -1))
+            record = np.repeat(records[-1], num_tools, axis=0)
+            record[:, t] = np.tile(np.arange(num_tools), len(records[-1]))
+            records.append(record)
+        step = np.repeat(np.arange(horizon, dtype=np.int32), [len(record) for record in records])
+        image = np.searchsorted(self.roots, np.arange(len(self.scores)), side="right").astype(np.int32) - 1
+        state = np.concatenate(states, axis=1).reshape(-1)
+        return Points(*map(jnp.asarray, (self.features, image, state, np.concatenate(records), step)))
 
     @property
     def scorer(self) -> GraphScorer:

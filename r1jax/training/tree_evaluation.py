@@ -19,7 +19,7 @@ class TreeEvaluation:
         tree.check(config)
         self._tree = tree
         env, policy, tables = tree.task(config, make_environment(config))
-        self._frozen = (tables, tree.features, tree.scores)
+        self._frozen = (tables, policy.encoder.params, tree.scores)
         self._rollout = jax.jit(make_rollout(env, policy, tree.scorer, "graph", greedy=True))
         self._best = best_reachable(tables[0], tree.scores, env.horizon)[tree.roots] - tree.scores[tree.roots]
 

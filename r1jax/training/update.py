@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from r1jax.agent.policy import Params, Policy
+from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.config import Config, PPOConfig
 from r1jax.env.environment import guarded_scores, rewards_from_scores
 from r1jax.errors import UsageError
@@ -66,8 +66,8 @@ def check_algorithm(config: PPOConfig) -> None:
 
 def make_update(
     policy: Policy, config: Config
-) -> Callable[[TrainState, Trajectory, Array, PRNGKeyArray, Any], tuple[TrainState, Metrics]]:
-    """Returns the pure `update(state, trajectory, scores, key, entropy_coef) -> (state, metrics)`.
+) -> Callable[[TrainState, Any, Trajectory, Array, PRNGKeyArray, Any], tuple[TrainState, Metrics]]:
+    """Returns the pure `update(state, encoder_params, trajectory, scores, key, entropy_coef) -> (state, metrics)`.
 
     Metrics are scalars, but for `actions` [a]. The `ratio_error` is how far the first minibatch's probability
     ratios are from 1: before a gradient step the trained policy is the one that acted.
@@ -84,17 +84,25 @@ def make_update(
 
     def update(
         state: TrainState,
+        encoder_params: Any,
         trajectory: Trajectory,
         scores: Float[Array, "T1 b"],
         key: PRNGKeyArray,
         entropy_coef: Float[Array, ""],
     ) -> tuple[TrainState, Metrics]:
-        current = _evaluate(policy, state.params, trajectory) if ppo.algorithm == "vtrace" else None
+        current = None
+        if ppo.algorithm == "vtrace":
+            current = _evaluate(policy.bind(state.params, encoder_params, decisions), trajectory)
         batch = make_batch(trajectory, scores, ppo, config.env, current)
 
         def train_minibatch(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
             minibatch = jax.tree.map(lambda x: x[rows], batch)
-            grad, metrics = jax.grad(policy_loss, has_aux=True)(state.params, policy, minibatch, ppo, entropy_coef)
+
+            def loss(params: Params) -> tuple[Array, Metrics]:
+                evaluate = policy.bind(params, encoder_params, rows.size)
+                return policy_loss(evaluate, minibatch, ppo, entropy_coef)
+
+            grad, metrics = jax.grad(loss, has_aux=True)(state.params)
             updates, opt_state = tx.update(grad, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             return state._replace(params=params, opt_state=opt_state), {**metrics, "grad_norm": optax.tree.norm(grad)}
@@ -109,10 +117,9 @@ def make_update(
     return update
 
 
-def _evaluate(policy: Policy, params: Params, trajectory: Trajectory) -> tuple[Array, Array]:
+def _evaluate(evaluate: Evaluate, trajectory: Trajectory) -> tuple[Array, Array]:
     """Returns the logits [T, b, a] and values [T, b] of a policy at every decision."""
-    flat = (x.reshape(-1, *x.shape[2:]) for x in (trajectory.features, trajectory.record, trajectory.step))
-    logits, value = policy.apply(params, *flat)
+    logits, value = evaluate(*(x.reshape(-1, *x.shape[2:]) for x in trajectory[:3]))
     return logits.reshape(trajectory.logits.shape), value.reshape(trajectory.value.shape)
 
 

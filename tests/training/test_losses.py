@@ -62,7 +62,7 @@ def keep(trajectory: Trajectory, episodes: list[int]) -> Trajectory:
 @jax.jit
 def gradient(trajectory, scores):
     batch = make_batch(trajectory, scores, CONFIG, env=COST)
-    return jax.grad(lambda p: policy_loss(p, POLICY, batch, CONFIG, 0.02)[0])(PARAMS)
+    return jax.grad(lambda p: policy_loss(POLICY.bind(p, (), T * B), batch, CONFIG, 0.02)[0])(PARAMS)
 
 
 def assert_close(one, other, **tolerance):
@@ -177,11 +177,11 @@ def test_kl_draws_towards_the_policy_that_acted():
     far = dataclasses.replace(CONFIG, kl_coef=0.5)
 
     def loss(config):
-        return jax.jit(lambda p: policy_loss(p, POLICY, batch, config, 0.0))(PARAMS)
+        return jax.jit(lambda p: policy_loss(POLICY.bind(p, (), T * B), batch, config, 0.0))(PARAMS)
 
     (plain, parts), (more, _) = loss(CONFIG), loss(far)
     acted = np.asarray(jax.nn.log_softmax(batch.logits))
-    now = np.asarray(jax.nn.log_softmax(POLICY.apply(PARAMS, batch.features, batch.record, batch.step)[0]))
+    now = np.asarray(jax.nn.log_softmax(POLICY.apply(PARAMS, batch.seen, batch.record, batch.step)[0]))
     kl = (np.exp(acted) * (acted - now)).sum(-1)[np.asarray(batch.weight) > 0].mean()
     np.testing.assert_allclose(parts["kl"], kl, rtol=1e-5)
     np.testing.assert_allclose(more - plain, 0.5 * kl, rtol=1e-4)
@@ -258,13 +258,13 @@ def test_stop_is_a_decision_and_what_follows_is_not():
     def stop_logit(value):
         batch = make_batch(only_stop._replace(value=jnp.full((T, 1), value)), jnp.asarray(scores), config, FREE)
         batch = batch._replace(log_prob=jnp.full(T, -1.2))
-        grad = jax.grad(lambda p: policy_loss(p, POLICY, batch, config, 0.0)[0])(PARAMS)
+        grad = jax.grad(lambda p: policy_loss(POLICY.bind(p, (), T * B), batch, config, 0.0)[0])(PARAMS)
         return grad["actor.layers.1.bias"][STOP]
 
     assert stop_logit(-1.0) < -0.1  # stopping, worth 0, was better than expected: its logit rises by descent
     assert stop_logit(1.0) > 0.1
     changed = only_stop._replace(
-        features=only_stop.features.at[1:].set(7.0),
+        seen=only_stop.seen.at[1:].set(7.0),
         action=only_stop.action.at[1:].set(1),
         log_prob=only_stop.log_prob.at[1:].set(-9.0),
         value=only_stop.value.at[1:].set(5.0),
@@ -275,12 +275,12 @@ def test_stop_is_a_decision_and_what_follows_is_not():
 def test_surrogate_is_clipped_as_in_the_paper():
     trajectory, scores = make_trajectory()
     batch = BATCH(trajectory, scores, CONFIG, FREE)
-    logits, value = map(np.asarray, POLICY.apply(PARAMS, batch.features, batch.record, batch.step))
+    logits, value = map(np.asarray, POLICY.apply(PARAMS, batch.seen, batch.record, batch.step))
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     counts = np.asarray(batch.weight) > 0
     ratio = np.exp(log_probs[np.arange(T * B), batch.action] - batch.log_prob)[counts]
     adv = np.asarray(batch.adv)[counts]
-    loss, parts = jax.jit(lambda p, b: policy_loss(p, POLICY, b, CONFIG, 0.02))(PARAMS, batch)
+    loss, parts = jax.jit(lambda p, b: policy_loss(POLICY.bind(p, (), T * B), b, CONFIG, 0.02))(PARAMS, batch)
     surrogate = -np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv).mean()
     value_loss = 0.5 * np.square(value - batch.target)[counts].mean()
     entropy = -(np.exp(log_probs) * log_probs).sum(-1)[counts].mean()

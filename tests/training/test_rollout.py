@@ -82,7 +82,7 @@ def test_trajectory_is_what_the_environment_saw():
     for t in range(HORIZON):
         features = encode((), state.image)
         logits, value = act(PARAMS, features, state.record, state.step)
-        np.testing.assert_allclose(trajectory.features[t], features, atol=1e-5)
+        np.testing.assert_allclose(trajectory.seen[t], features, atol=1e-5)
         np.testing.assert_allclose(trajectory.logits[t], logits, atol=1e-4)
         np.testing.assert_allclose(trajectory.value[t], value, atol=1e-4)
         chosen = jax.nn.log_softmax(logits)[np.arange(12), trajectory.action[t]]

@@ -10,6 +10,7 @@ from probes import BRIGHTEN, DARKEN, STOP, build, greedy_actions, probe_config
 
 from r1jax.agent.agent import Agent
 from r1jax.agent.encoder import Encoder, register_encoder
+from r1jax.agent.policy import Policy
 from r1jax.config import override
 from r1jax.degradations.dataset import to_float
 from r1jax.errors import R1JaxError, UsageError
@@ -20,6 +21,7 @@ from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import load_training_tree
 from r1jax.training.tree_build import build_training_tree, tree_images
 from r1jax.training.tree_evaluation import TreeEvaluation
+from r1jax.training.update import TrainState, make_update, optimiser
 
 LEVELS = (0.25, 0.5, 1.0)
 
@@ -71,15 +73,43 @@ def test_the_same_actions_bring_the_same_rewards_as_on_images(config, tree):
     acting, looker, tables = tree.task(config, env)
     on_tree = jax.jit(make_rollout(acting, looker, tree.scorer, "graph"))
     one = online(params, env.toolbox.params, policy.encoder.params, graph.params, degraded, ids, key)
-    other = on_tree(params, tables, tree.features, tree.scores, tree.roots, ids, key)
+    other = on_tree(params, tables, looker.encoder.params, tree.scores, tree.roots, ids, key)
     assert len(np.unique(one.action)) > 2
     for name in ("action", "live", "valid", "discount", "record", "step"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
     np.testing.assert_allclose(one.kept, other.kept, atol=1e-5)
     assert np.ptp(one.kept) > 1e-3
-    np.testing.assert_allclose(one.features, other.features, atol=1e-4)
+    seen = looker.encoder.apply(looker.encoder.params, looker.encoder.params.state[other.seen])
+    for live, one_saw, other_saw in zip(one.live, one.seen, seen, strict=True):
+        np.testing.assert_allclose(one_saw[live], other_saw[live], atol=1e-4)
     np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "vtrace"])
+def test_looking_decisions_up_is_the_update_of_computing_each(config, tree, algorithm):
+    config = override(config, {"ppo.algorithm": algorithm, "ppo.episodes": 64, "ppo.minibatches": 1, "env.horizon": 2})
+    env, _, params = build(config)
+    acting, shared, tables = tree.task(config, env)
+    frozen = Encoder("probe", lambda features, state: features[state], tree.features, tree.features.shape[1])
+    plain = Policy(frozen, env, config.agent)
+    assert len(shared.encoder.params.state) <= 64  # so each decision is computed once
+    results = []
+    for policy in (plain, shared):
+        rollout = jax.jit(make_rollout(acting, policy, tree.scorer, "graph"))
+        images, key = np.repeat(tree.roots, 8), jax.random.key(3)
+        trajectory = rollout(params, tables, policy.encoder.params, tree.scores, images, np.arange(64), key)
+        state = TrainState(params, optimiser(config.ppo).init(params))
+        update = jax.jit(make_update(policy, config))
+        results.append((trajectory, *update(state, policy.encoder.params, trajectory, trajectory.scores, key, 0.01)))
+    (one, after, metrics), (other, same, values) = results
+    np.testing.assert_array_equal(one.action, other.action)
+    np.testing.assert_allclose(one.logits[one.live], other.logits[one.live], atol=1e-5)
+    for name in params:
+        np.testing.assert_allclose(after.params[name], same.params[name], atol=2e-5, err_msg=name)
+    assert max(np.abs(after.params[name] - params[name]).max() for name in params) > 1e-2
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], values[name], atol=1e-4, err_msg=name)
 
 
 def test_every_photo_and_every_mix_has_its_turn(config, tree):
