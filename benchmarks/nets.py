@@ -1,21 +1,24 @@
 """Speed of every network, one JSON line each, and beside PyTorch with the same weights.
 
     python benchmarks/nets.py --size 128
-    python benchmarks/nets.py --vs torch --batches 1,4        # docs/nets.md's table
+    python benchmarks/nets.py --vs torch --batches 1,4 --threads 2 --output nets.jsonl        # docs/nets.md's table
 
 Times are medians. What they are compared with runs in turn with them, run by run, and ratios are medians over the pairs: on
 a machine that does other work besides, ratios hold where times do not. `conv_ratio` is the time in units of a 64-channel
 3x3 convolution at 128x128, `conv_speed` the FLOP/s as a share of that convolution's, `compile_s` the seconds of compiling;
 `cpu_ratio` compares the processor time of all threads instead of the wall clock's; `relative_difference` is between the two
 outputs, of the largest value.
-The weights are random, made here, and go to PyTorch by their official names: spandrel recognises them and is the
-reference, so networks that it lacks are not compared. Super-resolution networks get a quarter of the side.
+The weights are random, made here, and go to PyTorch by their official names: spandrel recognises them and is the reference,
+for CLIP transformers is; networks that these lack are not compared. Super-resolution networks get a quarter of the side.
+With --output, lines are appended to a file, and what it has is not measured again: a long table can be made in pieces.
+With --short, networks that take minutes an image have fewer blocks of the same widths.
 """
 
 import argparse
 import json
 import math
 import os
+import pathlib
 import statistics
 import time
 
@@ -42,6 +45,14 @@ NETWORKS = {
     "dehazeformer-b": ("dehazeformer", {}, 1),
     "mixdehazenet-s": ("mixdehazenet", {"depths": (2, 2, 4, 2, 2)}, 1),
     "srvgg_compact": ("srvgg_compact", {"num_conv": 32}, 4),
+    "clip-vit-l14": ("clip_vision", {}, 1),
+}
+# What --short changes.
+SHORT = {
+    "swinir-denoising": {"depths": (6,), "num_heads": (6,)},
+    "hat": {"depths": (6,) * 2, "num_heads": (6,) * 2},
+    "mprnet-deblurring": {"num_cab": 2},
+    "clip-vit-l14": {"num_hidden_layers": 6},
 }
 
 
@@ -51,13 +62,19 @@ def main() -> None:
         # Before JAX starts, which makes a thread for every processor that it may use.
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: args.threads]))
     names = args.networks.split(",") if args.networks else list(NETWORKS)
-    ratios = []
+    output = pathlib.Path(args.output or os.devnull)
+    lines = [json.loads(text) for text in output.read_text().splitlines()] if output.is_file() else []
     for name in names:
         for batch in map(int, args.batches.split(",")):
-            line = measure(name, args.size, batch, args.seconds, args.vs == "torch", args.dtype)
-            ratios += [line["torch_ratio"]] if line.get("torch_ratio") else []
-            print(json.dumps(line), flush=True)
-    if ratios:
+            asked = {"network": name, "short": args.short and name in SHORT, "size": args.size, "batch": batch}
+            asked |= {"dtype": args.dtype, "vs": args.vs}
+            if any(asked.items() <= line.items() for line in lines):
+                continue
+            lines.append(asked | measure(name, asked["short"], args.size, batch, args.seconds, args.vs, args.dtype))
+            print(json.dumps(lines[-1]), flush=True)
+            with output.open("a") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+    if ratios := [line["torch_ratio"] for line in lines if line.get("torch_ratio")]:
         mean = math.exp(statistics.fmean(map(math.log, ratios)))
         print(json.dumps({"geometric_mean": round(mean, 3), "worst": max(ratios), "runs": len(ratios), **versions()}))
 
@@ -70,11 +87,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20, help="of measuring a network, and no less than three pairs")
     parser.add_argument("--threads", type=int, help="processors to use")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--vs", choices=["torch"], help="compare with PyTorch, same weights")
+    parser.add_argument("--vs", choices=["torch", "torch.compile"], help="compare with PyTorch, same weights")
+    parser.add_argument("--short", action="store_true", help=f"fewer blocks for {', '.join(SHORT)}")
+    parser.add_argument("--output", help="a .jsonl file to append to and go on with")
     return parser.parse_args()
 
 
-def measure(name: str, size: int, batch: int, seconds: float, vs_torch: bool, dtype: str) -> dict:
+def measure(name: str, short: bool, size: int, batch: int, seconds: float, vs: str | None, dtype: str) -> dict:
     """Returns what is printed of one network at one batch size."""
     import jax
     import jax.numpy as jnp
@@ -82,6 +101,7 @@ def measure(name: str, size: int, batch: int, seconds: float, vs_torch: bool, dt
     from flax import nnx
 
     net, config, scale = NETWORKS[name]
+    config, size = config | (SHORT[name] if short else {}), size if net != "clip_vision" else 224
     module = random_network(net, config)
     channels = config.get("in_nc", 4 if net == "drunet" else 3)
     x = np.random.default_rng(0).random((batch, size // scale, size // scale, channels), np.float32)
@@ -97,36 +117,31 @@ def measure(name: str, size: int, batch: int, seconds: float, vs_torch: bool, dt
     def ours():
         return jax.block_until_ready(program(params, images))
 
-    pairs = alternate(ours, unit_convolutions(), seconds / 3, least=3)
-    conv_ratio = _UNITS * pairs.ratio()
-    seconds_each = statistics.median(pairs.ours)
-    line = {
-        "network": name,
-        "size": size,
-        "batch": batch,
-        "dtype": dtype,
-        "ms": round(1e3 * seconds_each, 1),
-        "gflop": round(flops / 1e9, 1),
-        "gflop_per_s": round(flops / 1e9 / seconds_each, 1),
-        "conv_ratio": round(conv_ratio, 1),
-        "conv_speed": round(flops / _UNIT_FLOPS / conv_ratio, 2),
-        "compile_s": round(compile_seconds, 1),
-    }
-    theirs = torch_network(module, x, dtype) if vs_torch else None
-    if theirs is not None:
-        expected = theirs().float().cpu().numpy()
-        difference = np.abs(np.asarray(ours(), np.float32).transpose(0, 3, 1, 2) - expected).max() / np.abs(expected).max()
+    line = {"gflop": round(flops / 1e9, 1), "compile_s": round(compile_seconds, 1)}
+    if vs is None:
+        pairs = alternate(ours, unit_convolutions(), seconds, least=3)
+        conv_ratio = _UNITS * pairs.ratio()
+        line |= {"conv_ratio": round(conv_ratio, 1), "conv_speed": round(flops / _UNIT_FLOPS / conv_ratio, 2)}
+    elif theirs := torch_network(net, module, x, dtype, compiled=vs == "torch.compile"):
+        expected, found = theirs().float().cpu().numpy(), ours()
+        found = np.asarray(found[0] if isinstance(found, tuple) else found, np.float32)
+        found = found.transpose(0, 3, 1, 2) if found.ndim == 4 else found
+        difference = np.abs(found - expected).max() / np.abs(expected).max()
         pairs = alternate(ours, theirs, seconds, least=3)
         line |= {
             "torch_ms": round(1e3 * statistics.median(pairs.theirs), 1),
             "torch_ratio": round(pairs.ratio(), 3),
             "cpu_ratio": round(pairs.cpu_ratio(), 3),
-            "pairs": len(pairs.ours),
             "relative_difference": float(f"{difference:.1e}"),
         }
-    elif vs_torch:
-        line["torch_ratio"] = None
-    return line
+    else:
+        return line | {"torch_ratio": None}
+    milliseconds = 1e3 * statistics.median(pairs.ours)
+    return line | {
+        "ms": round(milliseconds, 1),
+        "gflop_per_s": round(flops / 1e6 / milliseconds, 1),
+        "pairs": len(pairs.ours),
+    }
 
 
 class Pairs:
@@ -195,29 +210,25 @@ def unit_convolutions():
     return run
 
 
-def torch_network(module, x, dtype: str):
-    """A function that runs the same network in PyTorch on the same images, or None where spandrel has no such network."""
+def torch_network(net: str, module, x, dtype: str, compiled: bool):
+    """A function that runs the same network in PyTorch on the same images and returns its first output.
+
+    None where no PyTorch package has the network.
+    """
     import jax
-    import spandrel
     import torch
 
     from r1jax.weights import export_torch
 
-    try:
-        import spandrel_extra_arches
-
-        spandrel_extra_arches.install(ignore_duplicates=True)
-    except ImportError:
-        pass
     state = {name: torch.from_numpy(value.copy()) for name, value in export_torch(module).items()}
-    try:
-        model = spandrel.ModelLoader().load_from_state_dict(state).model
-    except spandrel.UnsupportedModelError:
+    model = _clip(state) if net == "clip_vision" else _of_spandrel(state)
+    if model is None:
         return None
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     if device == "cpu":
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = model.eval().to(device, getattr(torch, dtype))
+    model = torch.compile(model) if compiled else model
     images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(device, getattr(torch, dtype))
 
     def run():
@@ -225,9 +236,36 @@ def torch_network(module, x, dtype: str):
             y = model(images)
             if device == "cuda":
                 torch.cuda.synchronize()
-        return y[0] if isinstance(y, (list, tuple)) else y
+        return y if isinstance(y, torch.Tensor) else y[0]
 
     return run
+
+
+def _of_spandrel(state: dict):
+    import spandrel
+
+    try:
+        import spandrel_extra_arches
+
+        spandrel_extra_arches.install(ignore_duplicates=True)
+    except ImportError:
+        pass
+    try:
+        return spandrel.ModelLoader().load_from_state_dict(state).model
+    except spandrel.UnsupportedModelError:
+        return None
+
+
+def _clip(state: dict):
+    """transformers' vision tower, of the sizes that the state dict shows."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from r1jax.weights import recognise
+
+    config = recognise({name: value.numpy() for name, value in state.items()})[1]
+    model = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+    model.load_state_dict(state, strict=False)
+    return model
 
 
 def versions() -> dict:

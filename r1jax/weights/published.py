@@ -13,14 +13,13 @@ from r1jax.weights.checkpoint_files import read_checkpoint
 from r1jax.weights.flax_names import import_linen, import_tfjs
 from r1jax.weights.keras import import_keras
 from r1jax.weights.ncnn import import_ncnn
-from r1jax.weights.torch_names import import_torch, unwrap
-from r1jax.weights.torch_pickle import read_torch_pickle
+from r1jax.weights.torch_names import import_torch
 
 _FORMATS = {
     "tfjs": import_tfjs,
     "keras": import_keras,
     "ncnn": import_ncnn,
-    "torch": lambda net, path: import_torch(net, unwrap(read_torch_pickle(path))),
+    "torch": lambda net, path: import_torch(net, read_checkpoint(path)),
     "safetensors": lambda net, path: import_torch(net, read_checkpoint(path)),
     "clip": lambda net, path: import_torch(net, vision_tower(read_checkpoint(path))),
     "linen": lambda net, path: import_linen(net, read_checkpoint(path)),

@@ -19,8 +19,8 @@ from r1jax.weights.files import saved_variables, update_module
 DERIVED = re.compile(
     r"(^|\.)(attn_mask|relative_position_index\w*|relative_positions|relative_coords_table|[qk]_pos_embed|num_batches_tracked|position_ids)$"
 )
-_CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "generator", "weights")
-_PREFIXES = ("module.", "_orig_mod.")
+_CONTAINERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net", "generator")
+_PREFIXES = ("module.", "netG.", "_orig_mod.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _official(path: tuple[Any, ...], owners: Mapping[tuple[Any, ...], Any]) -> s
 
 def unwrap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the tensors of a checkpoint: containers as `params_ema` are opened, prefixes as `module.` dropped."""
-    nested = [key for key in _CONTAINERS if isinstance(state_dict.get(key), Mapping)]
+    containers = state_dict if len(state_dict) == 1 else _CONTAINERS
+    nested = [key for key in containers if isinstance(state_dict.get(key), Mapping)]
     if nested:
         return unwrap(state_dict[nested[0]])
     tensors = dict(state_dict)

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from r1jax.errors import R1JaxError
@@ -16,6 +17,7 @@ _DTYPES = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
     "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "LongStorage": np.int64,
     "IntStorage": np.int32,
     "ShortStorage": np.int16,
@@ -24,6 +26,10 @@ _DTYPES = {
     "BoolStorage": np.bool_,
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
 
 
 def read_torch_pickle(path: str | pathlib.Path) -> Any:
@@ -36,42 +42,21 @@ def read_torch_pickle(path: str | pathlib.Path) -> Any:
         if zipfile.is_zipfile(path):
             return _read_zip(path)
         return _read_legacy(path)
-    except pickle.UnpicklingError as error:
+    except _ForbiddenError as error:
         raise R1JaxError(f"{path}: holds more than tensors, which is never executed ({error})") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError) as error:
+    except _DAMAGE as error:
         raise R1JaxError(f"{path}: cannot be read as a PyTorch checkpoint ({type(error).__name__}: {error})") from None
+
+
+class _ForbiddenError(Exception):
+    """The pickle asks for something that is not part of a tensor."""
 
 
 class _Storage:
     """Numbers that tensors are views of; filled after the pickle in the old form."""
 
-    def __init__(self, dtype: Any, count: int):
-        self.data = np.zeros(count, dtype)
-
-
-class _Tensors(pickle.Unpickler):
-    """Knows how tensors are rebuilt and refuses every other global."""
-
-    def __init__(self, stream: io.BufferedIOBase, storage: Callable[[Any, str, int], _Storage]):
-        super().__init__(stream)
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "collections" and name == "OrderedDict":
-            return collections.OrderedDict
-        if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return _view
-        if module == "torch._utils" and name == "_rebuild_parameter":
-            return lambda data, *_: data
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        raise pickle.UnpicklingError(f"{module}.{name}")
-
-    def persistent_load(self, identity: Any) -> _Storage:
-        kind, dtype, key, _, count, *_ = identity
-        if kind != "storage":
-            raise pickle.UnpicklingError(f"persistent {kind!r}")
-        return self._storage(dtype, key, count)
+    def __init__(self, data: np.ndarray):
+        self.data = data
 
 
 def _view(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
@@ -82,33 +67,70 @@ def _view(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[i
     return np.lib.stride_tricks.as_strided(storage.data[offset:], size, strides, writeable=False)
 
 
+def _number(dtype: Any, data: bytes) -> Any:
+    """A NumPy scalar, as training loops note their best PSNR."""
+    return np.frombuffer(data, dtype)[0]
+
+
+# All that a pickle may name. Whatever is called with the file's arguments only looks at bytes.
+_GLOBALS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("numpy.core.multiarray", "scalar"): _number,
+    ("numpy._core.multiarray", "scalar"): _number,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
+}
+
+
+class _Tensors(pickle.Unpickler):
+    """Knows how tensors are rebuilt and refuses every other global."""
+
+    def __init__(self, stream: io.BufferedIOBase, load: Callable[[Any, str, int], np.ndarray], known: dict[str, _Storage]):
+        super().__init__(stream)
+        self._load, self._known = load, known
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _GLOBALS:
+            raise _ForbiddenError(f"{module}.{name}")
+        return _GLOBALS[module, name]
+
+    def persistent_load(self, identity: Any) -> _Storage:
+        kind, dtype, key, _, count, *_ = identity
+        if kind != "storage":
+            raise ValueError(f"persistent {kind!r}")
+        if key not in self._known:
+            self._known[key] = _Storage(self._load(dtype, key, count))
+        return self._known[key]
+
+
 def _read_zip(path: str | pathlib.Path) -> Any:
     with zipfile.ZipFile(path) as archive:
-        root = next(name for name in archive.namelist() if name.endswith("data.pkl")).removesuffix("data.pkl")
+        roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("data.pkl")]
+        if not roots:
+            raise ValueError("the archive has no data.pkl")
 
-        def storage(dtype: Any, key: str, count: int) -> _Storage:
-            found = _Storage(dtype, 0)
-            found.data = np.frombuffer(archive.read(f"{root}data/{key}"), dtype)
-            return found
+        def load(dtype: Any, key: str, count: int) -> np.ndarray:
+            return np.frombuffer(archive.read(f"{roots[0]}data/{key}"), dtype)
 
-        return _Tensors(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
+        return _Tensors(io.BytesIO(archive.read(f"{roots[0]}data.pkl")), load, {}).load()
 
 
 def _read_legacy(path: str | pathlib.Path) -> Any:
     storages: dict[str, _Storage] = {}
-
-    def storage(dtype: Any, key: str, count: int) -> _Storage:
-        if key not in storages:
-            storages[key] = _Storage(dtype, count)
-        return storages[key]
-
     with open(path, "rb") as stream:
-        if _Tensors(stream, storage).load() != _LEGACY_MAGIC:
+
+        def read() -> Any:
+            return _Tensors(stream, lambda dtype, key, count: np.zeros(count, dtype), storages).load()
+
+        if read() != _LEGACY_MAGIC:
             raise ValueError("no PyTorch magic number")
-        for _ in range(2):  # protocol and machine
-            _Tensors(stream, storage).load()
-        content = _Tensors(stream, storage).load()
-        for key in _Tensors(stream, storage).load():
+        read(), read()  # protocol and machine
+        content = read()
+        for key in read():
             count = int(np.frombuffer(stream.read(8), np.int64)[0])
             data = storages[key].data
             content_bytes = stream.read(data.nbytes)

@@ -1,7 +1,10 @@
 """Importers that need no other framework: ncnn and Keras models, and PyTorch's files without PyTorch."""
 
 import json
+import pathlib
 import pickle
+import sys
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +15,13 @@ from flax import nnx
 from r1jax.errors import R1JaxError, WeightMismatch
 from r1jax.nets import create, skeleton
 from r1jax.nets.upconv7 import Deconvolution
-from r1jax.weights import flat_state, import_tfjs, update_module
+from r1jax.weights import flat_state, import_tfjs, read_checkpoint, update_module
 from r1jax.weights.keras import import_keras
 from r1jax.weights.ncnn import import_ncnn, read_ncnn
 from r1jax.weights.published import load_published
 from r1jax.weights.torch_pickle import read_torch_pickle
 
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"  # torch_*.pth: written by torch 2.14
 WIDTHS = (4, 4, 4, 4, 4, 5)
 
 
@@ -153,23 +157,44 @@ def test_the_deconvolution_is_the_transposed_convolution():
     np.testing.assert_allclose(layer(x), spread, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_torch_files_without_torch(form, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    base = np.arange(24, dtype=np.float32).reshape(4, 6)
+    read = read_torch_pickle(GOLDENS / f"torch_{form}.pth")
+    assert read["epoch"] == 4 and read["best_psnr"] == 31.5 and read["size"] == (4, 6)
+    assert read["params"]["module.half"].dtype == np.float16 and read["params"]["module.brain"].dtype == jnp.bfloat16
+    tensors = read_checkpoint(GOLDENS / f"torch_{form}.pth")
+    expected = {"a.weight": base.T, "a.bias": base[1], "half": base, "brain": base[0], "count": np.int64(3)}
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(tensors[name], value)
+        assert tensors[name].dtype == value.dtype, name
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_torch_files_that_end_early(tmp_path, form, share):
+    data = (GOLDENS / f"torch_{form}.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(data[: int(share * len(data))])
+    with pytest.raises(R1JaxError, match=r"a\.pth: cannot be read as a PyTorch checkpoint"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("zipped", [True, False])
-def test_torch_files_without_torch(tmp_path, zipped):
+def test_torch_files_as_this_torch_writes_them(tmp_path, zipped):
     import torch
 
     base = torch.arange(24.0).reshape(4, 6)
-    content = {
-        "params": {"a.weight": base.T, "a.bias": base[1], "half": base.half(), "scalar": torch.tensor(3)},
-        "epoch": 4,
-        "p": torch.nn.Parameter(base),
-    }
+    dtypes = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    content = {str(dtype): base.to(dtype).T[1:] for dtype in (*dtypes, torch.bool)}
+    content |= {"p": torch.nn.Parameter(base), "empty": base[:0], "again": base[2:, ::2]}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     read = read_torch_pickle(tmp_path / "a.pth")
-    assert read["epoch"] == 4
-    np.testing.assert_array_equal(read["p"], base.numpy())
-    for name, value in content["params"].items():
-        np.testing.assert_array_equal(read["params"][name], value.numpy())
+    assert read.keys() == content.keys()
+    for name, value in content.items():
+        np.testing.assert_array_equal(read[name].astype(np.float64), value.detach().double().numpy())
 
 
 class Evil:
@@ -178,10 +203,14 @@ class Evil:
 
 
 def test_code_in_a_torch_file_is_never_executed(tmp_path, capsys):
-    for content in (Evil(), {"a": Evil()}):
-        (tmp_path / "a.pth").write_bytes(pickle.dumps(content))
+    for content in (pickle.dumps(Evil()), pickle.dumps({"a": Evil()}, 2)):
+        (tmp_path / "a.pth").write_bytes(content)
         with pytest.raises(R1JaxError, match=r"a\.pth: holds more than tensors, which is never executed"):
             read_torch_pickle(tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "z.pth", "w") as archive:
+        archive.writestr("z/data.pkl", pickle.dumps({"a": Evil()}, 2))
+    with pytest.raises(R1JaxError, match=r"z\.pth: holds more than tensors, which is never executed \(\w+\.print"):
+        read_torch_pickle(tmp_path / "z.pth")
     assert "executed" not in capsys.readouterr().out
     (tmp_path / "b.pth").write_bytes(b"no pickle")
     with pytest.raises(R1JaxError, match=r"b\.pth"):
