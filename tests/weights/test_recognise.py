@@ -59,6 +59,18 @@ def test_every_golden(path):
 
 
 @pytest.mark.parametrize("path", torch_goldens())
+def test_export_gives_the_official_state_dict_back(path):
+    """Derived buffers included, without which PyTorch's own loaders refuse; but not training's counters."""
+    state, kwargs = load(path)
+    exported = export_torch(import_torch(skeleton(net_name(path), **kwargs), state))
+    expected = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    assert exported.keys() == expected.keys()
+    for name, value in expected.items():
+        assert exported[name].dtype == value.dtype, name
+        np.testing.assert_allclose(exported[name], value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("path", torch_goldens())
 def test_truncated_and_shuffled_ones_are_refused(path):
     state, _ = load(path)
     net = net_name(path).removesuffix("_local")
