@@ -13,8 +13,10 @@ import time
 import numpy as np
 import pytest
 
+from r1jax.config import RewardConfig
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.reward import RewardService, scorer
+from r1jax.reward.service import open_service
 
 FILE = pathlib.Path(__file__).with_name("scorers.py")
 BAD = 13
@@ -268,6 +270,15 @@ def test_a_scorer_that_cannot_be_loaded_is_said_at_once(name, kind, line):
     with pytest.raises(kind) as caught:
         service(name, start_timeout_s=1.0 if name == "LoadsForEver" else 60.0)
     assert type(caught.value) is kind and line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_config_gives_the_process_a_gpu_of_its_own_or_the_trainers(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    for gpu, seen in (("7", 7), ("", 2)):
+        config = RewardConfig(scorer=f"{FILE}:Environment", gpu=gpu, timeout_s=20.0, cache_dir=str(tmp_path / gpu))
+        with open_service(config, tmp_path / "scorer.log") as made:
+            assert made.score(images(2)).tolist() == [seen, seen]
+    assert (tmp_path / "scorer.log").is_file()
 
 
 def test_other_modes_are_refused():
