@@ -81,12 +81,19 @@ def test_ffdnet_removes_noise():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deraining_tfjs", "dehazing-outdoor_tfjs"])
-def test_the_published_graphs_output(name):
-    task = name.removesuffix("_tfjs")
+@pytest.mark.parametrize(
+    "task, name",
+    [
+        ("deraining", "maxim_derain"),
+        ("dehazing-outdoor", "maxim_dehaze_outdoor"),
+        ("retouching", "maxim_retouch"),
+        ("deblurring", "maxim_deblur"),
+    ],
+)
+def test_the_published_graphs_output(task, name):
     real(f"maxim-{task}")
-    tool = published_tool({"deraining": "maxim_derain"}.get(task, "maxim_dehaze_outdoor"))
-    with np.load(pathlib.Path(__file__).parents[1] / "goldens" / f"maxim_real_{name}.npz") as file:
+    tool = published_tool(name)
+    with np.load(pathlib.Path(__file__).parents[1] / "goldens" / f"maxim_real_{task}_tfjs.npz") as file:
         x, y, meta = file["x"], file["y"], json.loads(str(file["meta"]))
     assert "0.1.0" in meta["weights"]
     np.testing.assert_allclose(jax.jit(tool.apply)(tool.params, x), y.clip(0, 1), atol=1e-4)
