@@ -15,18 +15,23 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import sys
 import tempfile
 import time
 from typing import Any
 
+if __name__ == "__main__":  # else a dependency that imports the package `tree` finds this file
+    sys.path.pop(0)
+
 import jax
 import numpy as np
 
-from r1jax.config import Config, from_dict, override
+from r1jax.config import AgentConfig, Config, from_dict, override
 from r1jax.training.loop import train
 from r1jax.training.tree import TrainingTree, load_training_tree
 
 GOAL = 100_000
+FEW_EPISODES = 2048
 
 
 def main() -> None:
