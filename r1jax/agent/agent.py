@@ -64,6 +64,7 @@ def save_agent(path: str | pathlib.Path, agent: Agent) -> pathlib.Path:
         "config": to_dict(agent.config),
         "tools": list(agent.env.toolbox.names),
         "encoder": agent.policy.encoder.name,
+        "encoder_version": agent.policy.encoder.version,
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in agent.params.items()}
     _write(file, safetensors.numpy.save(arrays, {"agent": json.dumps(metadata)}))
@@ -83,7 +84,7 @@ def load_agent(path: str | pathlib.Path | None = None) -> Agent:
 
     Raises:
       UsageError: there is no agent at `path`.
-      R1JaxError: the file is not an agent's.
+      R1JaxError: the file is not an agent's, or was trained on the features of other encoder weights.
       WeightMismatch: its arrays do not fit its own config.
     """
     file = _find(path)
@@ -95,7 +96,11 @@ def load_agent(path: str | pathlib.Path | None = None) -> Agent:
         raise R1JaxError(f"{file}: not an agent's file: {str(error).splitlines()[0]}") from error
     config = from_dict(metadata["config"])
     env = make_environment(config, tuple(metadata["tools"]))
-    policy = Policy(encoder(metadata["encoder"]), env, config.agent)
+    eyes = encoder(metadata["encoder"])
+    trained_on = metadata.get("encoder_version", eyes.version)
+    if trained_on != eyes.version:
+        raise R1JaxError(f"{file}: trained on {eyes.name} {trained_on}, this package has {eyes.version}: train it anew")
+    policy = Policy(eyes, env, config.agent)
     _check(params, policy.shapes())
     return Agent(policy, params, env, config)
 

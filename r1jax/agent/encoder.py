@@ -4,6 +4,7 @@ An encoder is added by decorating a factory with `@register_encoder("name")`.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ class Encoder:
     apply: Callable[[Any, Float[Array, "b h w 3"]], Float[Array, "b f"]]
     params: Any  # first argument of `apply`, passed to compiled programs rather than closed over
     num_features: int
+    version: str = ""  # of its weights: an agent's file keeps it
 
 
 _FACTORIES: dict[str, Callable[[], Encoder]] = {}
@@ -72,7 +74,7 @@ def lite_scorer() -> Encoder:
         return net.features(image)
 
     shape = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)).shape
-    return Encoder("lite_scorer", apply, params, shape[-1])
+    return Encoder("lite_scorer", apply, params, shape[-1], hashlib.sha256(path.read_bytes()).hexdigest()[:12])
 
 
 @register_encoder("pixels")

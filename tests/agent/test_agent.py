@@ -1,5 +1,6 @@
 """Saving and loading agents."""
 
+import dataclasses
 import json
 
 import jax
@@ -78,6 +79,13 @@ def test_what_is_no_agent_is_refused_in_one_line(agent, tmp_path):
         with pytest.raises(R1JaxError, match=f"{name}.safetensors: not an agent's file") as caught:
             load_agent(tmp_path / f"{name}.safetensors")
         assert "\n" not in str(caught.value)
+
+
+def test_other_weights_of_the_encoder_are_refused_in_one_line(agent, tmp_path):
+    eyes = dataclasses.replace(agent.policy.encoder, version="older")
+    save_agent(tmp_path / "a.safetensors", dataclasses.replace(agent, policy=Policy(eyes, agent.env, agent.config.agent)))
+    with pytest.raises(R1JaxError, match=r"trained on pixels older, this package has .*: train it anew"):
+        load_agent(tmp_path / "a.safetensors")
 
 
 def test_arrays_that_do_not_fit_are_listed(agent, tmp_path):

@@ -44,4 +44,4 @@ def test_tickets_train_as_blocking_does(model, tmp_path):
 def test_they_do_on_several_devices_and_256_pixels(count, model, tmp_path):
     check_finished(start_on_devices(count, "vlm", str(tmp_path), model), timeout=1200)
     for mode in ("ticket", "blocking"):
-        assert [row["missing_share"] for row in read_log(tmp_path / mode)] == [0, 0, 0]
+        assert [row["missing_share"] for row in read_log(tmp_path / mode)] == [0] * 20
