@@ -86,7 +86,7 @@ def test_the_same_actions_bring_the_same_rewards_as_on_images(config, tree):
     np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "vtrace"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("vtrace", marks=pytest.mark.slow)])
 def test_looking_decisions_up_is_the_update_of_computing_each(config, tree, algorithm):
     config = override(config, {"ppo.algorithm": algorithm, "ppo.episodes": 64, "ppo.minibatches": 1, "env.horizon": 2})
     env, _, params = build(config)
