@@ -4,6 +4,7 @@
     python benchmarks/published_tools.py --photos DIR [--limit N] [--crop 128] [--tools maxim_derain,derain]
     python benchmarks/published_tools.py --photos DIR --ffdnet     # FFDNet told sigma 25, as its authors publish it
     python benchmarks/published_tools.py --pairs     # the result images that three of the packages hold
+    python benchmarks/published_tools.py --photos DIR --bfloat16 --limit 8 --crop 64     # MAXIM deraining in half precision
 
 DIR holds CBSD68/, degraded by the MiO100 protocol with its synthetic depth. `gain_db` is the mean over photos of the
 restored PSNR (RGB) less the input's; `cpu_seconds` the processor time of one image, median.
@@ -26,9 +27,11 @@ from r1jax.degradations.mixes import degrade
 from r1jax.images.convert import to_float
 from r1jax.images.io import read_image
 from r1jax.images.metrics import psnr
+from r1jax.nets import skeleton
 from r1jax.tools.lite import LITE_TOOLS, lite_tool
 from r1jax.tools.published import PUBLISHED_TOOLS, published_tool
 from r1jax.tools.toolbox import Tool
+from r1jax.weights import flat_state, update_module
 from r1jax.weights.cache import cached
 from r1jax.weights.catalogue import catalogue
 from r1jax.weights.published import load_published
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=128, help="side of the crop from each photo's centre")
     parser.add_argument("--ffdnet", action="store_true")
     parser.add_argument("--pairs", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true")
     args = parser.parse_args()
     if args.pairs:
         return packaged_results()
@@ -53,6 +57,8 @@ def main() -> None:
     photos = load_photos(str(args.photos / "CBSD68"))[: args.limit]
     if args.ffdnet:
         return published_figure(photos)
+    if args.bfloat16:
+        return half_precision(photos, args.crop)
     programs: dict[Any, Any] = {}
     for name in args.tools.split(","):
         lite = name in LITE_TOOLS
@@ -114,6 +120,18 @@ def published_figure(photos: list[NamedPhoto]) -> None:
         noisy = clean + rng.normal(0, 25 / 255, clean.shape).astype(np.float32)
         figures.append(float(psnr(run(jnp.asarray(noisy)[None]), jnp.asarray(clean)[None])[0]))
     print(json.dumps({"network": "ffdnet-color", "sigma": 25, "photos": len(photos), "psnr_db": round(np.mean(figures), 3)}))
+
+
+def half_precision(photos: list[NamedPhoto], crop: int) -> None:
+    """PSNR of both precisions against the clean crops, and of one against the other; means over photos."""
+    full = load_published("maxim-deraining")
+    half = update_module(skeleton("maxim", variant="S-2", dtype="bfloat16"), flat_state(full))
+    clean = np.stack([_centre(photo.pixels, crop) for photo in photos])
+    rainy = to_float(np.stack([degrade(image, ("rain",), number).image for number, image in enumerate(clean)]))
+    exact, rounded = (jax.jit(lambda x, net=net: net(x).astype(jnp.float32).clip(0, 1))(rainy) for net in (full, half))
+    pairs = {"float32": (exact, to_float(clean)), "bfloat16": (rounded, to_float(clean)), "between": (exact, rounded)}
+    figures = {name: round(float(psnr(*map(jnp.asarray, pair)).mean()), 2) for name, pair in pairs.items()}
+    print(json.dumps({"network": "maxim-deraining", "photos": len(photos), "crop": crop, "psnr_db": figures}))
 
 
 # The other packages' result.png show something else than the network's output.
