@@ -34,7 +34,7 @@ class Agent:
 
     def act(self, state: State) -> Int[Array, " b"]:
         """Returns the likeliest action of each image; pure, so it can be jitted."""
-        features = self.policy.encoder.apply(self.policy.encoder.params, state.image)
+        features = self.policy.see(self.policy.encoder.params, state)
         logits, _ = self.policy.apply(self.params, features, state.record, state.step)
         return jnp.argmax(logits, axis=-1)
 
@@ -96,11 +96,11 @@ def load_agent(path: str | pathlib.Path | None = None) -> Agent:
         raise R1JaxError(f"{file}: not an agent's file: {str(error).splitlines()[0]}") from error
     config = from_dict(metadata["config"])
     env = make_environment(config, tuple(metadata["tools"]))
-    eyes = encoder(metadata["encoder"])
-    trained_on = metadata.get("encoder_version", eyes.version)
-    if trained_on != eyes.version:
-        raise R1JaxError(f"{file}: trained on {eyes.name} {trained_on}, this package has {eyes.version}: train it anew")
-    policy = Policy(eyes, env, config.agent)
+    frozen = encoder(metadata["encoder"])
+    trained_on = metadata.get("encoder_version", frozen.version)
+    if trained_on != frozen.version:
+        raise R1JaxError(f"{file}: trained on {frozen.name} {trained_on}, this package has {frozen.version}: train it anew")
+    policy = Policy(frozen, env, config.agent)
     _check(params, policy.shapes())
     return Agent(policy, params, env, config)
 

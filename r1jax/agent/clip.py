@@ -74,7 +74,8 @@ def prepare(image: Float[Array, "b h w 3"], size: int) -> Float[Array, "b s s 3"
     """Returns normalised pixels: the centre square, its side `size`."""
     height, width = image.shape[1:3]
     tall, wide = (size * side // min(height, width) for side in (height, width))  # the longer one rounded down, as CLIP's
-    resized = jnp.clip(resize_bicubic(jnp.asarray(image), tall, wide), 0, 1)
+    wider = jnp.clip(resize_bicubic(jnp.asarray(image), height, wide), 0, 1)  # clipped after each axis, as Pillow does
+    resized = jnp.clip(resize_bicubic(wider, tall, wide), 0, 1)
     top, left = (tall - size) // 2, (wide - size) // 2
     return (resized[:, top : top + size, left : left + size] - _MEAN) / _DEVIATION
 

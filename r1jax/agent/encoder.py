@@ -4,7 +4,6 @@ An encoder is added by decorating a factory with `@register_encoder("name")`.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +61,7 @@ def lite_scorer() -> Encoder:
       R1JaxError: its weights are not in the package.
     """
     from r1jax import weights
+    from r1jax.weights.recorded import sha256_of
 
     path = weights.weight_file("scorer")
     if not path.is_file():
@@ -74,7 +74,7 @@ def lite_scorer() -> Encoder:
         return net.features(image)
 
     shape = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)).shape
-    return Encoder("lite_scorer", apply, params, shape[-1], hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+    return Encoder("lite_scorer", apply, params, shape[-1], sha256_of(path)[:12])
 
 
 @register_encoder("pixels")

@@ -18,7 +18,7 @@ from r1jax.nets.dehazing_unet import DehazingUNet, ReflectConv
 from r1jax.nets.depthwise import DepthwiseConv
 from r1jax.nets.layers import Blocks, conv
 from r1jax.nets.registry import register_net
-from r1jax.nets.windows import relative_offsets, window_attention
+from r1jax.nets.windows import buffers, relative_offsets, window_attention
 
 
 @register_net("dehazeformer")
@@ -52,9 +52,8 @@ class DehazeFormer(DehazingUNet):
 
     def derived_buffers(self) -> dict[str, np.ndarray]:
         """What official checkpoints hold although it follows from the configuration, by official names."""
-        owners = [path for path, module in nnx.iter_modules(self) if isinstance(module, _RelativePositions)]
         offsets = _log_offsets(self.window_size)
-        return {".".join(map(str, (*path, "relative_positions"))): offsets for path in owners}
+        return buffers(self, "relative_positions", offsets, lambda module: isinstance(module, _RelativePositions))
 
     def stage(self, index: int, rngs: nnx.Rngs) -> nnx.Module:
         depth, dim = self.depths[index], self.widths[index]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from r1jax.errors import UsageError
 from r1jax.nets.layers import Blocks, conv, conv3x3, layer_norm, nearest, pad_to_multiple, pixel_shuffle
 from r1jax.nets.registry import register_net
-from r1jax.nets.windows import Mlp, WindowAttention, relative_index, shift_regions
+from r1jax.nets.windows import Mlp, WindowAttention, buffers, relative_index, shift_regions
 
 UPSAMPLERS = ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv")
 _RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -94,16 +94,13 @@ class SwinIR(nnx.Module):
 
     def derived_buffers(self) -> dict[str, np.ndarray]:
         """What official checkpoints hold although it follows from the configuration, by official names."""
-        attentions = [path for path, module in nnx.iter_modules(self) if isinstance(module, WindowAttention)]
         index = relative_index(self.window_size)
-        buffers = {".".join(map(str, (*path, "relative_position_index"))): index for path in attentions}
-        shift = self.window_size // 2
+        indices = buffers(self, "relative_position_index", index, lambda module: isinstance(module, WindowAttention))
         if self.img_size <= self.window_size:
-            return buffers
-        region = shift_regions(self.img_size, self.img_size, self.window_size, shift)
+            return indices
+        region = shift_regions(self.img_size, self.img_size, self.window_size, self.window_size // 2)
         mask = np.where(region[:, None] == region[..., None], 0, -100).astype(np.float32)
-        blocks = [path for path, module in nnx.iter_modules(self) if isinstance(module, SwinBlock) and module.shift]
-        return buffers | {".".join(map(str, (*path, "attn_mask"))): mask for path in blocks}
+        return indices | buffers(self, "attn_mask", mask, lambda module: isinstance(module, SwinBlock) and module.shift > 0)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws c"]:
         height, width, channels = x.shape[1:]

@@ -79,6 +79,14 @@ def shift_regions(height: int, width: int, window: int, shift: int) -> Int[np.nd
     return rearrange(plane, "(nh wh) (nw ww) -> (nh nw) (wh ww)", wh=window, ww=window)
 
 
+def buffers(
+    net: nnx.Module, name: str, value: np.ndarray, owns: Callable[[nnx.Module], bool]
+) -> dict[str, np.ndarray]:
+    """Returns `value` under the official name that the buffer `name` has in every module of `net` that owns one."""
+    owners = [path for path, module in nnx.iter_modules(net) if owns(module)]
+    return {".".join(map(str, (*path, name))): value for path in owners}
+
+
 def relative_offsets(window: int, key_window: int | None = None) -> Int[np.ndarray, "n m 2"]:
     """Returns (row, column) of each key less that of each query, both counted from the first pixel of their own window."""
     query, key = _positions(window), _positions(key_window or window)

@@ -1,7 +1,6 @@
 """The embedded scorer: a small network trained here to agree with full-reference metrics. A proxy, not a multimodal LLM."""
 
 import functools
-import hashlib
 import pathlib
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Float32, UInt8
 from r1jax.images.convert import to_float
 from r1jax.reward.scorer import GraphScorer, register_scorer
 from r1jax.weights import load_module, weight_file
+from r1jax.weights.recorded import sha256_of
 
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16, 64)
@@ -39,7 +39,7 @@ class LiteScorer:
         def apply(params: nnx.State, x: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
             return jnp.round(nnx.merge(graph, params)(x) * _STEPS) / _STEPS
 
-        self.version = f"{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}-{_STEPS}"
+        self.version = f"{sha256_of(path)[:12]}-{_STEPS}"
         self.graph = GraphScorer(apply, params)
         self._score = jax.jit(apply)
 

@@ -123,10 +123,13 @@ def train(
         act: Any = roll_out if mode == "outside" else jax.jit(roll_out)
 
         @jax.jit
-        def learn(state: TrainState, frozen: Any, trajectory: Any, scores: Any, seed: Any, update: Any, coef: Any) -> Any:
+        def learn(
+            state: TrainState, encoder_params: Any, trajectory: Any, scores: Any, seed: Any, update: Any, coef: Any
+        ) -> Any:
             # Features are small: every device repeats the whole update, and no device count changes its sums.
             trajectory, scores = _constrain(mesh, (trajectory, scores))
-            return _constrain(mesh, update_policy(state, frozen[1], trajectory, scores, _key(seed, update, 1), coef))
+            key = _key(seed, update, 1)
+            return _constrain(mesh, update_policy(state, encoder_params, trajectory, scores, key, coef))
 
         # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -155,7 +158,7 @@ def train(
             times.append(time.perf_counter())
 
             coef = np.float32(entropy_coef(ppo, update))
-            new_state, metrics = learn(state, frozen, trajectory, scores, seed, np.int32(update), coef)
+            new_state, metrics = learn(state, frozen[1], trajectory, scores, seed, np.int32(update), coef)
             row = _row(jax.device_get(metrics), env)
             times.append(time.perf_counter())
 

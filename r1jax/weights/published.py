@@ -15,12 +15,17 @@ from r1jax.weights.keras import import_keras
 from r1jax.weights.ncnn import import_ncnn
 from r1jax.weights.torch_names import import_torch
 
+
+def _official(net: nnx.Module, path: pathlib.Path) -> nnx.Module:
+    return import_torch(net, read_checkpoint(path))
+
+
 _FORMATS = {
     "tfjs": import_tfjs,
     "keras": import_keras,
     "ncnn": import_ncnn,
-    "torch": lambda net, path: import_torch(net, read_checkpoint(path)),
-    "safetensors": lambda net, path: import_torch(net, read_checkpoint(path)),
+    "torch": _official,
+    "safetensors": _official,
     "clip": lambda net, path: import_torch(net, vision_tower(read_checkpoint(path))),
     "linen": lambda net, path: import_linen(net, read_checkpoint(path)),
 }

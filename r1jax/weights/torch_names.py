@@ -19,7 +19,10 @@ from r1jax.weights.files import saved_variables, update_module
 DERIVED = re.compile(
     r"(^|\.)(attn_mask|relative_position_index\w*|relative_positions|relative_coords_table|[qk]_pos_embed|num_batches_tracked|position_ids)$"
 )
-_CONTAINERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net", "generator")
+_CONTAINERS = (
+    *("params_ema", "params-ema", "params", "state_dict", "model_state_dict"),
+    *("model", "net", "generator", "weights"),
+)
 _PREFIXES = ("module.", "netG.", "_orig_mod.")
 
 

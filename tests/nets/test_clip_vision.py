@@ -72,8 +72,7 @@ def test_parity_with_transformers(tmp_path, image_size, hidden_act):
     pixels = CLIPImageProcessor(**sizes)(Image.fromarray(image), return_tensors="pt")["pixel_values"]
     ours = prepare((image[None] / np.float32(255)), image_size)
     theirs = rearrange(pixels.numpy(), "b c h w -> b h w c")
-    difference = np.abs(np.asarray(ours) - theirs)  # it rounds and clips to 8 bits after each axis
-    assert difference.mean() < 0.01 and difference.max() < 0.2
+    assert np.abs(np.asarray(ours) - theirs).max() < 0.05  # it rounds to 8 bits after resizing, and treats borders otherwise
     with torch.no_grad():
         wanted = model(torch.from_numpy(rearrange(np.asarray(ours), "b h w c -> b c h w").copy())).image_embeds.numpy()
     features = jax.jit(tower.apply)(tower.params, image[None] / np.float32(255))

@@ -16,6 +16,7 @@ from r1jax.agent.encoder import encoder
 from r1jax.agent.policy import Policy
 from r1jax.config import Config, override
 from r1jax.tools import register_tool
+from r1jax.training.loop import train
 
 SCORERS = pathlib.Path(__file__).with_name("probe_scorers.py")
 
@@ -74,6 +75,23 @@ def probe_config(scorer="Target", **overrides) -> Config:
         "ppo.entropy_end": 0.0,
     }
     return override(Config(), fields | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def check_tickets_train_as_blocking(run_dir, model: str, crop: int) -> None:
+    """20 updates on the lite tools, scored by a vision-language model in its own process, end in the same parameters."""
+    fields = {
+        "env.toolbox": ("lite",), "env.horizon": 2, "env.block_size": 2, "data.crop": crop, "agent.hidden": (32,),
+        "ppo.episodes": 4, "ppo.updates": 20, "eval.every": 0, "eval.checkpoint_every": 0,
+        "reward.scorer": "vlm", "reward.options": {"model": model, "device": "cpu"}, "reward.max_batch": 1,
+    }  # fmt: skip
+    results = {}
+    for mode in ("ticket", "blocking"):
+        config = override(Config(), {**fields, "reward.mode": mode})
+        results[mode] = train(config, pathlib.Path(run_dir) / mode, progress=False)
+        assert [row["missing_share"] for row in results[mode].history] == [0] * 20
+        assert len({row["score_gain"] for row in results[mode].history}) > 10
+    for name, array in results["blocking"].agent.params.items():
+        np.testing.assert_array_equal(results["ticket"].agent.params[name], array, err_msg=name)
 
 
 def build(config: Config):

@@ -3,18 +3,15 @@
 import pathlib
 import sys
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "reward"))
 
 import tiny_vlm
-from probes import check_finished, start_on_devices
+from probes import check_finished, check_tickets_train_as_blocking, start_on_devices
 
-from r1jax.config import Config, override
 from r1jax.training.logs import read_log
-from r1jax.training.loop import train
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -25,19 +22,7 @@ def model(tmp_path_factory):
 
 
 def test_tickets_train_as_blocking_does(model, tmp_path):
-    fields = {
-        "env.toolbox": ("lite",), "env.horizon": 2, "env.block_size": 2, "data.crop": 32, "agent.hidden": (32,),
-        "ppo.episodes": 4, "ppo.updates": 20, "eval.every": 0, "eval.checkpoint_every": 0,
-        "reward.scorer": "vlm", "reward.options": {"model": model, "device": "cpu"}, "reward.max_batch": 1,
-    }  # fmt: skip
-    results = {}
-    for mode in ("ticket", "blocking"):
-        config = override(Config(), {**fields, "reward.mode": mode})
-        results[mode] = train(config, tmp_path / mode, progress=False)
-        assert all(row["missing_share"] == 0 for row in results[mode].history)
-    assert len({row["score_gain"] for row in results["ticket"].history}) > 10
-    for name, array in results["blocking"].agent.params.items():
-        np.testing.assert_array_equal(results["ticket"].agent.params[name], array, err_msg=name)
+    check_tickets_train_as_blocking(tmp_path, model, crop=32)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

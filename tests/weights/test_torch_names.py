@@ -78,7 +78,9 @@ def test_transposed_convolutions_are_torchs():
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("container", ["params", "params_ema", "params-ema", "state_dict", "model_state_dict", "only"])
+@pytest.mark.parametrize(
+    "container", ["params", "params_ema", "params-ema", "state_dict", "model_state_dict", "weights", "only"]
+)
 @pytest.mark.parametrize("prefix", ["module.", "netG.", "module.netG."])
 def test_containers_prefixes_and_derived_buffers_are_passed_over(container, prefix):
     extra = {"norm.num_batches_tracked": np.array(3), "a.relative_position_index": np.zeros(4, np.int64)}
