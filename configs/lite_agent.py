@@ -11,10 +11,10 @@ from r1jax.config import Config, DataConfig, EnvConfig, EvalConfig, PPOConfig
 def config() -> Config:
     return Config(
         name="lite_agent",
-        data=DataConfig(photos="builtin:train", mixes="A", crop=96, clean_share=0.02),
-        env=EnvConfig(toolbox=("lite",), horizon=4, step_cost=0.13),
+        data=DataConfig(photos="builtin:train", mixes="A", crop=96, clean_share=0.03),
+        env=EnvConfig(toolbox=("lite",), horizon=4, step_cost=0.06),
         ppo=PPOConfig(
-            updates=260,
+            updates=320,
             episodes=48,
             epochs=6,
             minibatches=3,

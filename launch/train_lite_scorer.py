@@ -1,7 +1,7 @@
 """Trains the embedded quality scorer and writes it, with its provenance, into r1jax/assets/lite.
 
-    python launch/train_lite_scorer.py label --photos DIR [DIR ...] --images 12000
-    python launch/train_lite_scorer.py train --steps 4000
+    python launch/train_lite_scorer.py label --photos DIR [DIR ...] --images 131072
+    python launch/train_lite_scorer.py train
     python launch/train_lite_scorer.py check --photos HELD_OUT_DIR
 
 `label` makes groups of images of one photo crop (clean, degraded, what lite tools make of it) and labels each
@@ -10,33 +10,36 @@ The label is the mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5; VSI is k
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import pathlib
 from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import scipy.stats
 
 from r1jax.degradations.dataset import NamedPhoto, load_photos, random_crop
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
-from r1jax.degradations.operations import OPERATIONS
+from r1jax.degradations.operations import OPERATIONS, compress_jpeg
 from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
 from r1jax.nets.quality_net import LEVELS, expected_score
+from r1jax.nets.scene_statistics import scene_statistics
 from r1jax.reward.lite import LiteScorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.supervised import FitConfig, fit, natural_order
-from r1jax.weights import load_module, save_module, update_module, weight_file
-from r1jax.weights.files import flat_state
+from r1jax.weights import save_module, weight_file
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
-CONFIG: dict[str, Any] = {"widths": [24, 48, 80, 128], "hidden": 192}
+CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4}
 # The value of each metric that maps to 1 and to 5.
 CALIBRATION = {"psnr_y": (12.0, 38.0), "ms_ssim": (0.0, 2.0), "fsim": (0.2, 1.7)}
 
@@ -77,29 +80,48 @@ def random_mix(rng: np.random.Generator) -> Mix:
 class StateMaker:
     """Makes the images of one group with the lite tools."""
 
-    def __init__(self, photos: list[NamedPhoto], crop: int):
-        self.photos, self.crop = photos, crop
+    def __init__(self, photos: list[NamedPhoto], crop: int, singles: float = 0, vary: bool = False):
+        self.photos, self.crop, self.singles, self.vary = photos, crop, singles, vary
         self.box = toolbox("lite")
         self.tools = [jax.jit(lambda p, x, tool=tool: quantise(tool.apply(p, x))) for tool in self.box.tools]
 
     def group(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns (images uint8 [8, h, w, 3], kinds [8, 8] with -1 for unknown, origin [8]).
 
-        origin: 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool.
+        origin: 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool. A share `singles` of the groups has one
+        degradation an image and no tools: within one degradation, labels differ by little, and by content.
         """
-        clean = random_crop(self.photos[rng.integers(len(self.photos))].pixels, self.crop, rng)
+        clean = self.clean_crop(rng)
         images, kinds, origins = [clean], [np.zeros(len(KINDS))], [0]
+        singles = rng.permutation(KINDS)[: GROUP - 1].tolist() if self.singles and rng.random() < self.singles else []
         while len(images) < GROUP:
-            mix = random_mix(rng)
+            mix = (singles[len(images) - 1],) if singles else random_mix(rng)
             image = degrade(clean, mix, int(rng.integers(2**31))).image
             images.append(image)
             kinds.append(np.array([key in mix for key in KINDS], float))
             origins.append(1)
+            if singles:
+                continue
             for state, origin in self.chain(image, mix, rng)[: GROUP - len(images)]:
                 images.append(state)
                 kinds.append(np.full(len(KINDS), -1.0))
                 origins.append(origin)
         return np.stack(images), np.stack(kinds).astype(np.int8), np.array(origins, np.int8)
+
+    def clean_crop(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns a crop of a photo, at another sharpness, tone and quality of its file: what people's photos differ in."""
+        pixels = self.photos[rng.integers(len(self.photos))].pixels
+        if not self.vary:
+            return random_crop(pixels, self.crop, rng)
+        short = min(pixels.shape[:2])
+        scale = np.exp(rng.uniform(np.log(max(0.35, 1.05 * self.crop / short)), np.log(1.6)))
+        size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+        interpolation = cv2.INTER_AREA if scale < 1 else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)]
+        clean = random_crop(cv2.resize(pixels, size, interpolation=interpolation), self.crop, rng)
+        if rng.random() < 0.5:
+            tone = rng.uniform(0.85, 1.1) * (clean / 255.0) ** np.exp(rng.uniform(-0.4, 0.3)) + rng.uniform(-0.05, 0.05)
+            clean = to_uint8(tone.astype(np.float32))
+        return compress_jpeg(clean, int(rng.integers(75, 97))) if rng.random() < 0.4 else clean
 
     def chain(self, image: np.ndarray, mix: Mix, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
         """Returns the states of one to three tool calls, right ones (last degradation first) mixed with random ones."""
@@ -117,7 +139,7 @@ class StateMaker:
 
 def make_labels(args: argparse.Namespace) -> None:
     photos = [photo for folder in args.photos for photo in load_photos(folder)]
-    maker, folder = StateMaker(photos, args.crop), pathlib.Path(args.data)
+    maker, folder = StateMaker(photos, args.crop, args.singles, args.vary), pathlib.Path(args.data[0])
     folder.mkdir(parents=True, exist_ok=True)
     per_shard = 16  # groups
     part, num_parts = (int(number) for number in args.part.split("/"))
@@ -139,53 +161,93 @@ def make_labels(args: argparse.Namespace) -> None:
 
 
 def train_scorer(args: argparse.Namespace) -> None:
-    folder = pathlib.Path(args.data)
-    shards = [dict(np.load(path)) for path in sorted(folder.glob("[0-9]*.npz"))]
+    folders = [pathlib.Path(folder) for folder in args.data]
+    shards = [labelled_statistics(path) for folder in folders for path in sorted(folder.glob("[0-9]*.npz"))]
     data = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0] if shards}
     labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
-    num_groups = len(labels) // GROUP
+    classes = class_of(data["kinds"], data["origins"])
+    kinds = data["kinds"].astype(np.float32)
+    net = create("quality_net", seed=args.seed, **CONFIG)
+    net.set_statistics(data["statistics"].mean(0), np.maximum(data["statistics"].std(0), 0.02))
+    standardised = np.asarray(net.standardised(data["statistics"]))
+    solutions = [ridge(standardised[classes == i], labels[classes == i]) for i in range(CONFIG["num_experts"])]
+    kernel, bias = (np.stack(column, -1) for column in zip(*solutions, strict=True))
+    net.experts.kernel.set_value(jnp.asarray(kernel))
+    net.experts.bias.set_value(jnp.asarray(bias))
 
     def batch_at(step: int) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([args.seed, step])
-        groups = rng.integers(num_groups, size=args.groups)
+        groups = rng.integers(len(labels) // GROUP, size=args.batch // GROUP)
         rows = (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
-        images = np.rot90(data["images"][rows], rng.integers(4), (1, 2))
-        if rng.random() < 0.5:
-            images = images[:, :, ::-1]
-        return to_float(images), labels[rows], data["kinds"][rows].astype(np.float32)
+        noise = args.noise * rng.standard_normal((args.batch, standardised.shape[1]), np.float32)
+        kept = rng.random((args.batch, CONFIG["hidden"]), np.float32) > args.dropout
+        kept = kept.astype(np.float32) / (1 - args.dropout)
+        return standardised[rows] + noise, kept, labels[rows], kinds[rows], classes[rows]
 
-    net = create("quality_net", seed=args.seed, **CONFIG)
-    if args.init:
-        update_module(net, flat_state(load_module(args.init)[0]))
-    config = FitConfig(args.steps, args.groups * GROUP, args.learning_rate)
+    config = FitConfig(args.steps, args.batch, args.learning_rate, warmup=args.steps // 10, checkpoint_every=1000)
     run = pathlib.Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
-        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", lambda line: print(line, file=log, flush=True))
-    photos = json.loads((folder / "photos.json").read_text())
-    settings = {"steps": args.steps, "groups": args.groups, "seed": args.seed, "images": len(labels)}
-    settings["learning_rate"] = args.learning_rate
-    training = {"settings": settings, "photos": photos, "calibration": CALIBRATION}
+        report = functools.partial(print, file=log, flush=True)
+        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", report, frozen="experts")
+    photos: dict[str, str] = {}
+    for folder in folders:
+        photos |= json.loads((folder / "photos.json").read_text())
+    settings = {key: getattr(args, key) for key in ("steps", "batch", "learning_rate", "noise", "dropout", "seed")}
+    training = {"settings": settings | {"images": len(labels)}, "photos": photos, "calibration": CALIBRATION}
     save_module(args.out or weight_file("scorer"), net, "quality_net", CONFIG, training=training)
 
 
-def scorer_loss(net: Any, images: jax.Array, labels: jax.Array, kinds: jax.Array) -> jax.Array:
-    """Cross-entropy to the two nearest levels, squared error, order, and the kinds of degradation.
+@jax.jit
+def _statistics(images: jax.Array) -> jax.Array:
+    return scene_statistics(images.astype(jnp.float32) * np.float32(1 / 255))
 
-    Order counts twice: within the images of one crop, which is what an agent's reward compares, and across the batch.
+
+def labelled_statistics(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns a shard with its images' statistics in their place; these are kept beside it."""
+    cached = path.with_suffix(".npy")
+    shard = np.load(path)
+    if not cached.exists():
+        images = shard["images"]
+        partial = path.with_suffix(".tmp.npy")
+        np.save(partial, np.concatenate([np.asarray(_statistics(images[i : i + 16])) for i in range(0, len(images), 16)]))
+        partial.replace(cached)
+    return {key: shard[key] for key in shard if key != "images"} | {"statistics": np.load(cached)}
+
+
+def class_of(kinds: np.ndarray, origins: np.ndarray) -> np.ndarray:
+    """Returns which regression an image is for: a single degradation's, clean, mixes, right or wrong tools' outputs."""
+    degraded = np.where(kinds.sum(1) == 1, kinds.argmax(1), len(KINDS) + 1)
+    return np.select([origins == 0, origins == 1], [len(KINDS), degraded], len(KINDS) + origins).astype(np.int32)
+
+
+def ridge(x: np.ndarray, y: np.ndarray, penalty: float = 30.0) -> tuple[np.ndarray, np.float32]:
+    """Returns (weights, intercept) of ridge regression; the intercept is not penalised."""
+    columns = np.c_[x, np.ones(len(x))].astype(np.float64)
+    gram = columns.T @ columns + penalty * np.diag([1.0] * x.shape[1] + [0.0])
+    solution = np.linalg.solve(gram, columns.T @ y).astype(np.float32)
+    return solution[:-1], solution[-1]
+
+
+def scorer_loss(
+    net: Any, x: jax.Array, kept: jax.Array, labels: jax.Array, kinds: jax.Array, classes: jax.Array
+) -> jax.Array:
+    """Squared error and order of the score, cross-entropy to two levels, kinds of degradation, which expert to ask.
+
+    Order counts within the images of one crop, which is what an agent's reward compares.
     """
-    logits, kind_logits = net.level_and_kind_logits(images)
-    score = expected_score(logits)
+    heads = net.heads(x, kept)
+    score = expected_score(heads.levels)
     soft = jnp.maximum(0, 1 - jnp.abs(labels[:, None] - jnp.array(LEVELS)))
-    cross_entropy = -(soft * jax.nn.log_softmax(logits)).sum(-1).mean()
+    cross_entropy = -(soft * jax.nn.log_softmax(heads.levels)).sum(-1).mean()
     squared = ((score - labels) ** 2).mean()
-    order = _disorder(score.reshape(-1, GROUP), labels.reshape(-1, GROUP)) + _disorder(score[None], labels[None])
-    known = kinds >= 0
-    binary = jnp.where(known, jnp.logaddexp(0, kind_logits) - kind_logits * kinds, 0).sum() / jnp.maximum(known.sum(), 1)
-    return 0.2 * cross_entropy + squared + 2 * order + 0.1 * binary
+    order = disorder(score.reshape(-1, GROUP), labels.reshape(-1, GROUP))
+    binary = jnp.where(kinds >= 0, jnp.logaddexp(0, heads.kinds) - heads.kinds * kinds, 0).sum() / (kinds >= 0).sum()
+    expert = optax.softmax_cross_entropy_with_integer_labels(heads.gate, classes).mean()
+    return squared + 2 * order + 0.05 * cross_entropy + 0.1 * binary + 0.2 * expert
 
 
-def _disorder(score: jax.Array, label: jax.Array) -> jax.Array:
+def disorder(score: jax.Array, label: jax.Array) -> jax.Array:
     """Mean over the pairs of each row of a smooth hinge on their order; pairs of nearly one label do not count."""
     difference, truth = score[:, :, None] - score[:, None], label[:, :, None] - label[:, None]
     return ((jnp.abs(truth) > 0.05) * jax.nn.softplus(-8 * difference * jnp.sign(truth)) / 8).mean()
@@ -238,16 +300,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("label", "train", "check"))
     parser.add_argument("--photos", nargs="+", default=[], metavar="DIR")
-    parser.add_argument("--data", default="runs/lite_scorer/data", help="folder of labelled images")
+    parser.add_argument("--data", nargs="+", default=["runs/lite_scorer/data"], metavar="DIR", help="labelled images")
     parser.add_argument("--run", default="runs/lite_scorer", help="folder of checkpoints and log")
     parser.add_argument("--out", help="weight file to write or check (the shipped one)")
     parser.add_argument("--images", type=int, default=12000)
+    parser.add_argument("--singles", type=float, default=0.3, help="label: share of groups without tools and mixes")
+    parser.add_argument("--vary", action="store_true", help="label: clean crops of other sharpness, tone and file quality")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="label: every Nth shard, from I; a process a core")
-    parser.add_argument("--init", help="train: weights to start from")
     parser.add_argument("--crop", type=int, default=128)
-    parser.add_argument("--groups", type=int, default=4, help="groups of 8 images a batch")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--noise", type=float, default=0.05, help="added to standardised statistics")
+    parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--update-card", action="store_true", help="check: write the figures into the model card")
     args = parser.parse_args()

@@ -65,8 +65,10 @@ def write_scorer_card() -> None:
         "",
         "Label: mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5 "
         f"(calibration {json.dumps(training['calibration'])}, similarities as -log10(1 - s + 0.001)).",
-        "Images: clean crops, their degraded versions, and what right and wrong lite tools made of them. An auxiliary head learned",
-        "which degradations an untouched image carries.",
+        "Images: clean crops, their degraded versions, and what right and wrong lite tools made of them. It sees an image by",
+        "statistics ([scene_statistics.py](../../nets/scene_statistics.py)): for each kind of image a ridge regression fitted in",
+        "closed form, and a perceptron that tells the kind and corrects. An auxiliary head learned which degradations an",
+        "untouched image carries.",
         "",
         "## Training",
         "",

@@ -14,8 +14,10 @@ from r1jax.reward.scorer import GraphScorer, register_scorer
 from r1jax.weights import load_module, weight_file
 from r1jax.weights.recorded import sha256_of
 
-# Batches are padded to one of these sizes, so that few programs are compiled.
-_BATCH_SIZES = (1, 4, 16, 64)
+# Images a program scores at once, if they are small. It is one number for one shape: the last bits of a score depend on the
+# program, and an image's score must not depend on how many came with it.
+_BLOCK = {"cpu": 4, "gpu": 64, "tpu": 64}
+_SMALL = 512 * 512  # pixels
 # Scores are multiples of 1/4096: without the last bits, which differ with the batch and the program, they do not depend on
 # where they were computed.
 _STEPS = 4096
@@ -45,15 +47,13 @@ class LiteScorer:
 
     def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
         """Returns one score an image, float32 on 1..5."""
-        largest = _BATCH_SIZES[-1]
-        chunks = [self._chunk(images[i : i + largest]) for i in range(0, len(images), largest)]
-        return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-
-    def _chunk(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
-        size = next(size for size in _BATCH_SIZES if size >= len(images))
-        padded = np.concatenate([images, np.repeat(images[-1:], size - len(images), 0)])
-        scores = self._score(self.graph.params, jnp.asarray(to_float(padded)))
-        return np.asarray(scores, np.float32)[: len(images)]
+        if not len(images):
+            return np.zeros(0, np.float32)
+        block = _BLOCK.get(jax.default_backend(), 64) if images[0].size <= 3 * _SMALL else 1
+        padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % block, 0)])
+        blocks = [to_float(padded[i : i + block]) for i in range(0, len(padded), block)]
+        scores = [np.asarray(self._score(self.graph.params, x), np.float32) for x in blocks]
+        return np.concatenate(scores)[: len(images)]
 
 
 @functools.cache

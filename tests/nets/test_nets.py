@@ -67,12 +67,12 @@ def test_curve_net_applies_one_rising_curve():
 
 
 def test_quality_net():
-    net = create("quality_net", widths=(4, 6), hidden=8)
+    net = create("quality_net", hidden=16, width=8, num_experts=3)
     x = image(3, 33, 40, 3)
     score = net(x)
     assert score.shape == (3,) and ((score >= 1) & (score <= 5)).all()
     np.testing.assert_allclose(score, expected_score(net.level_logits(x)), atol=1e-5)
-    assert net.features(x).shape == (3, 8 + 5 + 8)
+    assert net.features(x).shape == (3, 8 + 5 + 8 + 3)
     np.testing.assert_allclose(net(x[1:2]), score[1:2], atol=1e-4)
 
 
