@@ -198,9 +198,7 @@ def train_scorer(args: argparse.Namespace) -> None:
     save_module(args.out or weight_file("scorer"), net, "quality_net", CONFIG, training=training)
 
 
-@jax.jit
-def _statistics(images: jax.Array) -> jax.Array:
-    return scene_statistics(images.astype(jnp.float32) * np.float32(1 / 255))
+_statistics = jax.jit(scene_statistics)
 
 
 def labelled_statistics(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -210,7 +208,8 @@ def labelled_statistics(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not cached.exists():
         images = shard["images"]
         partial = path.with_suffix(".tmp.npy")
-        np.save(partial, np.concatenate([np.asarray(_statistics(images[i : i + 16])) for i in range(0, len(images), 16)]))
+        blocks = [to_float(images[i : i + 16]) for i in range(0, len(images), 16)]
+        np.save(partial, np.concatenate([np.asarray(_statistics(block)) for block in blocks]))
         partial.replace(cached)
     return {key: shard[key] for key in shard if key != "images"} | {"statistics": np.load(cached)}
 

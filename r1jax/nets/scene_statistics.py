@@ -33,6 +33,8 @@ def scene_statistics(x: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
     luma = pixels @ jnp.array([0.299, 0.587, 0.114])
     chroma = [pixels @ jnp.array(row) for row in ([-0.169, -0.331, 0.5], [0.5, -0.419, -0.081])]
     bright, dark = pixels.max(-1), pixels.min(-1)
+    brightest = reduce(bright, "b (h i) (w j) -> b h w", "max", i=8, j=8)
+    darkest = reduce(dark, "b (h i) (w j) -> b h w", "min", i=8, j=8)
     scales = [luma]
     while len(scales) < 4:
         scales.append(_halved(scales[-1]))
@@ -43,8 +45,8 @@ def scene_statistics(x: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
         *(_gradient_statistics(plane) for plane in scales),
         _phases(luma),
         _offsets(luma),
-        _tones(pixels, bright, dark),
-        _rows(luma, bright, dark),
+        _tones(pixels, bright, dark, brightest, darkest),
+        _rows(luma, bright, dark, brightest, darkest),
     ]
     return jnp.concatenate(groups, -1)
 
@@ -133,12 +135,14 @@ def _shifted(plane: Float[Array, "b h w"], dy: int, dx: int) -> tuple[Array, Arr
 
 
 def _tones(
-    pixels: Float[Array, "b h w 3"], bright: Float[Array, "b h w"], dark: Float[Array, "b h w"]
+    pixels: Float[Array, "b h w 3"],
+    bright: Float[Array, "b h w"],
+    dark: Float[Array, "b h w"],
+    brightest: Float[Array, "b i j"],
+    darkest: Float[Array, "b i j"],
 ) -> Float[Array, "b f"]:
     """Quantiles of the brightest and darkest channel and of their extremes in blocks, contrast and colour by brightness."""
     block = "b (h i) (w j) -> b (h w)"
-    darkest = reduce(dark, block, "min", i=8, j=8)
-    brightest = reduce(bright, block, "max", i=8, j=8)
     sums = reduce(pixels.sum(-1), block, "sum", i=8, j=8)
     squares = reduce(pixels.sum(-1) ** 2, block, "sum", i=8, j=8)
     spread = _log(jnp.sqrt(jnp.maximum(squares / 64 - (sums / 64) ** 2, 0)) / 3, 0.3)
@@ -166,7 +170,13 @@ def _band_means(values: Float[Array, "b n"]) -> Float[Array, "b k"]:
     return values @ jnp.array((inside * _BANDS / num).T.astype(np.float32))
 
 
-def _rows(luma: Float[Array, "b h w"], bright: Float[Array, "b h w"], dark: Float[Array, "b h w"]) -> Float[Array, "b f"]:
+def _rows(
+    luma: Float[Array, "b h w"],
+    bright: Float[Array, "b h w"],
+    dark: Float[Array, "b h w"],
+    brightest: Float[Array, "b i j"],
+    darkest: Float[Array, "b i j"],
+) -> Float[Array, "b f"]:
     """Tone, colour and contrast of bands from top to bottom: haze grows with depth, and depth upwards.
 
     The darkest pixel of a band is about A (1 - t) of haze I = J t + A (1 - t), and what the haze has changed is
@@ -175,7 +185,5 @@ def _rows(luma: Float[Array, "b h w"], bright: Float[Array, "b h w"], dark: Floa
     step = jnp.abs(jnp.diff(luma, axis=2)).mean(2)
     squares = jnp.sqrt(_band_means((luma**2).mean(2))) / 64
     lines = [bright.mean(2) / 64, dark.mean(2) / 64, (bright - dark).mean(2) / 64]
-    darkest = reduce(dark, "b (h i) (w j) -> b h w", "min", i=8, j=8)
-    brightest = reduce(bright, "b (h i) (w j) -> b h w", "max", i=8, j=8)
     lines += [darkest.mean(2) / 64, darkest.min(2) / 64, brightest.mean(2) / 64]
     return jnp.concatenate([*(_band_means(line) for line in lines), _log(_band_means(step), 0.1), squares], -1)

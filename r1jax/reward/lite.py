@@ -16,7 +16,7 @@ from r1jax.weights.recorded import sha256_of
 
 # Images a program scores at once, if they are small. It is one number for one shape: the last bits of a score depend on the
 # program, and an image's score must not depend on how many came with it.
-_BLOCK = {"cpu": 4, "gpu": 64, "tpu": 64}
+_BLOCK_CPU, _BLOCK_ACCELERATOR = 4, 64
 _SMALL = 512 * 512  # pixels
 # Scores are multiples of 1/4096: without the last bits, which differ with the batch and the program, they do not depend on
 # where they were computed.
@@ -49,7 +49,8 @@ class LiteScorer:
         """Returns one score an image, float32 on 1..5."""
         if not len(images):
             return np.zeros(0, np.float32)
-        block = _BLOCK.get(jax.default_backend(), 64) if images[0].size <= 3 * _SMALL else 1
+        small = images.shape[1] * images.shape[2] <= _SMALL
+        block = (_BLOCK_CPU if jax.default_backend() == "cpu" else _BLOCK_ACCELERATOR) if small else 1
         padded = np.concatenate([images, np.repeat(images[-1:], -len(images) % block, 0)])
         blocks = [to_float(padded[i : i + block]) for i in range(0, len(padded), block)]
         scores = [np.asarray(self._score(self.graph.params, x), np.float32) for x in blocks]
