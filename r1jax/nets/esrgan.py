@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import UsageError
-from r1jax.nets.layers import PReLU, conv, nearest, pad_to_multiple, pixel_shuffle, pixel_unshuffle
+from r1jax.nets.layers import PReLU, conv, image_by_image, nearest, pad_to_multiple, pixel_shuffle, pixel_unshuffle
 from r1jax.nets.registry import register_net
 
 _leaky = functools.partial(nnx.leaky_relu, negative_slope=0.2)
@@ -47,11 +47,15 @@ class RRDBNet(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws d"]:
         height, width = (self.scale * side for side in x.shape[1:3])
-        x = self.conv_first(pixel_unshuffle(pad_to_multiple(x, self.folding, "reflect"), self.folding))
+        x = pixel_unshuffle(pad_to_multiple(x, self.folding, "reflect"), self.folding)
+        return image_by_image(self._enlarged, x)[:, :height, :width]
+
+    def _enlarged(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h4 w4 d"]:
+        x = self.conv_first(x)
         x = x + self.conv_body(self.body(x))
         x = _leaky(self.conv_up1(nearest(x, 2)))
         x = _leaky(self.conv_up2(nearest(x, 2)))
-        return self.conv_last(_leaky(self.conv_hr(x)))[:, :height, :width]
+        return self.conv_last(_leaky(self.conv_hr(x)))
 
 
 class _RRDB(nnx.Module):

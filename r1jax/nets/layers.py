@@ -1,7 +1,7 @@
 """Layers that several networks share. Images are NHWC."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,10 +32,8 @@ def conv(
 ) -> nnx.Conv:
     """A square convolution as PyTorch pads it: `padding` zeros on every side, size // 2 unless said."""
     padding = size // 2 if padding is None else padding
-    sides = [(padding, padding)] * 2
-    return nnx.Conv(
-        features_in, features_out, (size, size), strides=(stride, stride), padding=sides, use_bias=use_bias, rngs=rngs
-    )
+    kwargs: Any = {"strides": (stride, stride), "padding": [(padding, padding)] * 2, "conv_general_dilated": convolve}
+    return nnx.Conv(features_in, features_out, (size, size), use_bias=use_bias, rngs=rngs, **kwargs)
 
 
 class UpConv(nnx.ConvTranspose):
@@ -74,6 +72,15 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def mean_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b 1 1 c"]:
     """The mean over the image."""
     return x.mean((1, 2), keepdims=True)
+
+
+def image_by_image(net: Callable[[Array], Array], x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws d"]:
+    """net(x); on CPUs one image after the other, so that what a long chain of layers passes on stays in cache."""
+
+    def mapped(x: Array) -> Array:
+        return lax.map(lambda image: net(image[None])[0], x)
+
+    return lax.platform_dependent(x, cpu=mapped, default=net)
 
 
 class Blocks(nnx.Module):

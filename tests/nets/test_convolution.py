@@ -6,7 +6,7 @@ from flax import nnx
 from jax import lax
 
 from r1jax.nets.convolution import convolve, convolve_valid
-from r1jax.nets.layers import conv3x3
+from r1jax.nets.layers import conv, conv3x3, image_by_image
 
 
 @pytest.mark.parametrize(("size", "stride"), [((8, 6), 1), ((8, 6), 2), ((7, 9), 1), ((7, 9), 2)])
@@ -40,3 +40,22 @@ def test_large_kernels_give_what_lax_gives():
     x, kernel = jax.random.normal(keys[0], (2, 9, 12, 3)), jax.random.normal(keys[1], (5, 5, 3, 4))
     expected = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(jax.jit(convolve_valid)(x, kernel), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("features", [(3, 24), (16, 32), (64, 64)])
+@pytest.mark.parametrize("size", [(8, 16), (7, 9)])
+def test_both_libraries_give_the_same(features, size):
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, kernel = jax.random.normal(keys[0], (2, *size, features[0])), jax.random.normal(keys[1], (3, 3, *features))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    expected = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+    ours = jax.jit(lambda x, kernel: convolve(x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=numbers))
+    np.testing.assert_allclose(ours(x, kernel), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(jax.vmap(ours, (0, None))(x[:, None], kernel)[:, 0], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_batch_goes_image_by_image():
+    graph, state = nnx.split(conv(3, 4, 3, nnx.Rngs(0)))
+    x = jax.random.normal(jax.random.key(0), (3, 8, 6, 3))
+    whole = nnx.merge(graph, state)(x)
+    np.testing.assert_allclose(jax.jit(lambda s, x: image_by_image(nnx.merge(graph, s), x))(state, x), whole, atol=1e-5)
