@@ -1,8 +1,9 @@
-"""Convolutions that are fast on CPUs: 3x3 ones on all processors, their gradient by the kernel, large kernels. NHWC, HWIO.
+"""Convolutions that are fast on CPUs, on all processors, and the gradient of a 3x3 one by its kernel. NHWC, HWIO.
 
 XLA:CPU has two libraries for convolutions. The one that it prefers, YNNPACK, shares work between processors by columns and
 features, never by rows or images, and leaves all but one of them idle where images are small or features few; the other,
-Eigen, shares by pixels. `_forward` picks by shape.
+Eigen, shares by pixels. Which is asked is told here by shape. Kernels of 1x1 are matrix products, which use all processors,
+where as convolutions they would use one. Kernels of a few groups are widened by zeros, as neither library knows groups.
 
 XLA:CPU computes the gradient by the kernel as a convolution with a kernel as large as the image, at a fraction of the
 forward speed where channels are few. Here each image's patches are one matrix that stays in cache, and the gradient is a sum
@@ -10,13 +11,11 @@ of matrix products.
 """
 
 import functools
-import operator
 import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -24,38 +23,73 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], strides: Any, padding: Any, **kwargs: Any
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw j o"], strides: Any, padding: Any, **kwargs: Any
 ) -> Array:
-    """`lax.conv_general_dilated` for `nnx.Conv`; the plain 3x3 case is the fast one, all others are as they were."""
-    plain = kwargs.get("feature_group_count", 1) == 1 and kernel.shape[:2] == (3, 3)
-    plain &= all(set(kwargs.get(key) or (1,)) == {1} for key in ("lhs_dilation", "rhs_dilation"))
+    """`lax.conv_general_dilated` for `nnx.Conv`, by the ways above where they apply."""
+    if any(set(kwargs.get(key) or (1,)) != {1} for key in ("lhs_dilation", "rhs_dilation")):
+        return lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
+    if kwargs.get("feature_group_count", 1) > 1:
+        return _grouped(x, kernel, strides, padding, **kwargs)
+    pads = _pads(x, kernel, padding)
+    if kernel.shape[:2] == (1, 1) and set(strides) == {1} and not any(map(any, pads)):
+        kept = {key: kwargs.get(key) for key in ("precision", "preferred_element_type")}
+        return jnp.matmul(x, kernel[0, 0], **kept)
+    if kwargs.get("preferred_element_type") is not None or len(set(strides)) > 1:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
     # A zero on every side is "SAME" for stride 1, and not for stride 2.
-    same = padding == "SAME" or (set(strides) == {1} and list(padding) == [(1, 1), (1, 1)])
-    if plain and same and len(set(strides)) == 1 and kwargs.get("preferred_element_type") is None:
+    if kernel.shape[:2] == (3, 3) and (padding == "SAME" or (strides[0] == 1 and pads == [(1, 1), (1, 1)])):
         return _conv3x3(x, kernel, strides[0])
-    return lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
+    return _forward(x, kernel, strides[0], padding)
 
 
-def _forward(x: Array, kernel: Array, stride: int) -> Array:
+def _pads(x: Array, kernel: Array, padding: Any) -> list[tuple[int, int]]:
+    """Returns the zeros before and after rows and columns, for stride 1."""
+    if isinstance(padding, str):
+        return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (1, 1), padding)
+    return list(padding)
+
+
+def _grouped(x: Array, kernel: Array, strides: Any, padding: Any, feature_group_count: int, **kwargs: Any) -> Array:
     def reference(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=_NUMBERS)
+        return lax.conv_general_dilated(x, kernel, strides, padding, feature_group_count=feature_group_count, **kwargs)
+
+    def widened(x: Array, kernel: Array) -> Array:
+        groups = jnp.split(kernel, feature_group_count, -1)
+        rows = [
+            jnp.pad(group, ((0, 0), (0, 0), (n * group.shape[2], x.shape[3] - (n + 1) * group.shape[2]), (0, 0)))
+            for n, group in enumerate(groups)
+        ]
+        return convolve(x, jnp.concatenate(rows, -1), strides, padding, **kwargs)
+
+    return lax.platform_dependent(x, kernel, cpu=widened, default=reference)
+
+
+def _forward(x: Array, kernel: Array, stride: int, padding: Any = "SAME") -> Array:
+    def reference(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_NUMBERS)
 
     def by_eigen(x: Array, kernel: Array) -> Array:
-        # YNNPACK is not asked for convolutions with more rows than their input has: one more, which is then dropped.
-        padding = [(1, 2), (1, 1)]
-        return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NUMBERS)[:, : x.shape[1]]
+        # YNNPACK is not asked for convolutions with more rows than their input has: that many more, which are then dropped.
+        (above, below), columns = _pads(x, kernel, padding)
+        rows = x.shape[1] + above + below - kernel.shape[0] + 1
+        more = max(x.shape[1] + 1 - rows, 0)
+        y = lax.conv_general_dilated(x, kernel, (1, 1), [(above, below + more), columns], dimension_numbers=_NUMBERS)
+        return y[:, :rows]
 
-    if stride == 1 and x.dtype == jnp.float32 and _eigen_is_faster(x.shape[2], *kernel.shape[2:]):
+    if stride == 1 and x.dtype == jnp.float32 and _eigen_is_faster(kernel.shape, x.shape[2]):
         return lax.platform_dependent(x, kernel, cpu=by_eigen, default=reference)
     return reference(x, kernel)
 
 
-def _eigen_is_faster(width: int, features_in: int, features_out: int) -> bool:
+def _eigen_is_faster(kernel: tuple[int, ...], width: int) -> bool:
     """Whether it is on this machine, as measured for sides of 32 to 256 and 3 to 256 features on two processors.
 
     There it takes 0.55 to 0.9 of YNNPACK's time in the last case, on one processor 1.0 to 1.3 times; from few features to 24
-    or 32 it takes 0.2 to 0.8 on any.
+    or 32 it takes 0.2 to 0.8 on any, for 5x5 kernels and up to 96 features 0.16 to 0.27.
     """
+    size, _, features_in, features_out = kernel
+    if size > 3:
+        return min(features_in, features_out) >= 16
     if features_in < 16:
         return 16 < features_out <= 32
     several = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) > 1
@@ -100,26 +134,3 @@ def _kernel_gradient(x: Array, dy: Array, stride: int) -> Array:
 
     zero = jnp.zeros((9 * x.shape[-1], dy.shape[-1]), dy.dtype)
     return lax.scan(add_image, zero, (padded, dy))[0].reshape(3, 3, x.shape[-1], dy.shape[-1])
-
-
-def convolve_valid(x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "b hs ws o"]:
-    """The convolution without padding, for kernels of 5x5 and more: on CPUs one matrix product.
-
-    On one core for 24 channels at 256x256 and a 5x5 kernel that takes 83 ms, XLA's own 181 ms.
-    """
-
-    def reference(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_NUMBERS)
-
-    return lax.platform_dependent(x, kernel, cpu=_product_of_columns, default=reference)
-
-
-def _product_of_columns(x: Array, kernel: Array) -> Array:
-    """Each pixel's row of neighbours times all rows of the kernel at once; then the rows' results are shifted and added."""
-    size, _, _, features = kernel.shape
-    height, width = (side - size + 1 for side in x.shape[1:3])
-    # Barriers, or XLA would make the copies again for every row.
-    neighbours = lax.optimization_barrier(jnp.concatenate([x[:, :, j : j + width] for j in range(size)], -1))
-    products = lax.optimization_barrier(neighbours @ rearrange(kernel, "y x i o -> (x i) (y o)"))
-    rows = (products[:, i : i + height, :, i * features : (i + 1) * features] for i in range(size))
-    return functools.reduce(operator.add, rows)

@@ -4,6 +4,7 @@ Images are in [-1, 1] here, not in [0, 1], as in the official code: feed 2x - 1,
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import UsageError
-from r1jax.nets.convolution import convolve_valid
+from r1jax.nets.convolution import convolve
 from r1jax.nets.layers import conv, mean_pool, pad_to_multiple, pixel_shuffle
 
 
@@ -102,12 +103,9 @@ class ReflectConv(nnx.Conv):
         rngs: nnx.Rngs,
         stride: int = 1,
     ):
-        super().__init__(features_in, features_out, (kernel, kernel), strides=stride, padding="VALID", rngs=rngs)
+        kwargs: Any = {"strides": (stride, stride), "padding": "VALID", "conv_general_dilated": convolve}
+        super().__init__(features_in, features_out, (kernel, kernel), rngs=rngs, **kwargs)
         self.border = (kernel - 1) // 2
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hs ws d"]:  # type: ignore[override]
-        x = jnp.pad(x, ((0, 0), (self.border,) * 2, (self.border,) * 2, (0, 0)), mode="reflect")
-        if self.border < 2 or self.strides != 1:
-            return super().__call__(x)
-        y = convolve_valid(x, self.kernel.get_value())
-        return y if self.bias is None else y + self.bias.get_value()
+        return super().__call__(jnp.pad(x, ((0, 0), (self.border,) * 2, (self.border,) * 2, (0, 0)), mode="reflect"))

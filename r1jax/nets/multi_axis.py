@@ -13,6 +13,8 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
+from r1jax.nets.convolution import convolve
+
 Size = tuple[int, int]
 
 
@@ -63,7 +65,7 @@ class Convolution(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n hs ws d"]:
         numbers, strides = ("NHWC", "HWIO", "NHWC"), (self.stride, self.stride)
         kernel = self.kernel[...].astype(x.dtype)
-        y = jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers)
+        y = convolve(x, kernel, strides, "SAME", dimension_numbers=numbers)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

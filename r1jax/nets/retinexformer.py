@@ -1,12 +1,13 @@
 """Retinexformer (Cai et al., arXiv 2303.06705) with the official names: brightens, guided by illumination features."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from r1jax.nets.convolution import convolve
 from r1jax.nets.depthwise import DepthwiseConv
 from r1jax.nets.layers import UpConv, conv, gelu, layer_norm, size_preserving
 from r1jax.nets.registry import register_net
@@ -55,7 +56,8 @@ class _SingleStage(nnx.Module):
 class _IlluminationEstimator(nnx.Module):
     def __init__(self, channels: int, features: int, rngs: nnx.Rngs):
         self.conv1 = conv(channels + 1, features, 1, rngs)
-        self.depth_conv = nnx.Conv(features, features, (5, 5), feature_group_count=_ESTIMATOR_CHANNELS, rngs=rngs)
+        grouped: Any = {"feature_group_count": _ESTIMATOR_CHANNELS, "conv_general_dilated": convolve}
+        self.depth_conv = nnx.Conv(features, features, (5, 5), rngs=rngs, **grouped)
         self.conv2 = conv(features, channels, 1, rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w f"], Float[Array, "b h w c"]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from flax import nnx
 from jaxtyping import Array, Float
 
-from r1jax.nets.layers import ResidualBlock, conv3x3, pixel_shuffle, pixel_unshuffle, size_preserving
+from r1jax.nets.layers import ResidualBlock, conv, conv3x3, pixel_shuffle, pixel_unshuffle, size_preserving
 from r1jax.nets.registry import register_net
 
 
@@ -34,7 +34,7 @@ class UNet(nnx.Module):
             [nnx.Conv(widths[i], widths[i + 1], (2, 2), strides=(2, 2), rngs=rngs) for i in range(last)]
         )
         self.middle = _blocks(depths[last], widths[last], rngs)
-        self.ups = nnx.List([nnx.Conv(widths[i + 1], 4 * widths[i], (1, 1), rngs=rngs) for i in range(last)])
+        self.ups = nnx.List([conv(widths[i + 1], 4 * widths[i], 1, rngs) for i in range(last)])
         self.decoders = nnx.List([_blocks(n, c, rngs) for n, c in zip(depths[:last], widths[:last], strict=True)])
         self.tail = conv3x3(widths[0], 12, rngs, scale=0.0)
         self.multiple = 2 ** len(widths)

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
-from r1jax.nets.layers import pixel_shuffle
+from r1jax.nets.convolution import convolve
+from r1jax.nets.layers import conv, pixel_shuffle
 from r1jax.nets.registry import register_net
 
 WIDTHS = (16, 32, 64, 128, 128, 256)
@@ -25,7 +25,7 @@ class UpConv7(nnx.Module):
         self, num_in_ch: int = 3, num_out_ch: int = 3, widths: tuple[int, ...] = WIDTHS, *, rngs: nnx.Rngs
     ):
         for number, (before, after) in enumerate(zip((num_in_ch, *widths), widths), 1):
-            setattr(self, f"conv{number}", nnx.Conv(before, after, (3, 3), padding="VALID", rngs=rngs))
+            setattr(self, f"conv{number}", conv(before, after, 3, rngs, padding=0))
         self.num_convs = len(widths)
         self.conv7 = Deconvolution(widths[-1], num_out_ch, rngs)
 
@@ -52,7 +52,7 @@ class Deconvolution(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b hh ww d"]:
         rows = _phases(self.kernel[...], 0)  # [3, 2, 4, c, d]
         kernel = rearrange(_phases(rows, 2), "y i x j c d -> y x c (d i j)").astype(x.dtype)
-        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = convolve(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return pixel_shuffle(y, 2) + self.bias[...].astype(x.dtype)
 
 

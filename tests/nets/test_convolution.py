@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from r1jax.nets.convolution import convolve, convolve_valid
+from r1jax.nets.convolution import convolve
 from r1jax.nets.layers import conv, conv3x3, image_by_image
 
 
@@ -35,11 +35,16 @@ def test_the_layer_takes_the_fast_gradient():
     assert "scan" in str(jax.make_jaxpr(jax.grad(loss))(state))
 
 
-def test_large_kernels_give_what_lax_gives():
+@pytest.mark.parametrize(
+    ("size", "groups", "padding"), [(5, 1, "VALID"), (5, 1, "SAME"), (5, 4, "SAME"), (1, 1, "SAME"), (3, 1, "VALID")]
+)
+def test_other_kernels_give_what_lax_gives(size, groups, padding):
     keys = jax.random.split(jax.random.key(0), 2)
-    x, kernel = jax.random.normal(keys[0], (2, 9, 12, 3)), jax.random.normal(keys[1], (5, 5, 3, 4))
-    expected = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(jax.jit(convolve_valid)(x, kernel), expected, rtol=1e-4, atol=1e-4)
+    x, kernel = jax.random.normal(keys[0], (2, 9, 12, 32)), jax.random.normal(keys[1], (size, size, 32 // groups, 48))
+    fixed = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+    expected = lax.conv_general_dilated(x, kernel, (1, 1), padding, **fixed)
+    ours = jax.jit(lambda x, kernel: convolve(x, kernel, (1, 1), padding, **fixed))(x, kernel)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("features", [(3, 24), (16, 32), (64, 64)])
