@@ -26,20 +26,20 @@ def convolve(
     x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw j o"], strides: Any, padding: Any, **kwargs: Any
 ) -> Array:
     """`lax.conv_general_dilated` for `nnx.Conv`, by the ways above where they apply."""
-    if any(set(kwargs.get(key) or (1,)) != {1} for key in ("lhs_dilation", "rhs_dilation")):
+    options = ("precision", "preferred_element_type", "out_sharding")
+    dilated = any(set(kwargs.get(key) or (1,)) != {1} for key in ("lhs_dilation", "rhs_dilation"))
+    if dilated or len(set(strides)) > 1 or any(kwargs.get(key) is not None for key in options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
-    if kwargs.get("feature_group_count", 1) > 1:
-        return _grouped(x, kernel, strides, padding, **kwargs)
+    stride = strides[0]
+    if (groups := kwargs.get("feature_group_count", 1)) > 1:
+        return _grouped(x, kernel, stride, padding, groups)
     pads = _pads(x, kernel, padding)
-    if kernel.shape[:2] == (1, 1) and set(strides) == {1} and not any(map(any, pads)):
-        kept = {key: kwargs.get(key) for key in ("precision", "preferred_element_type")}
-        return jnp.matmul(x, kernel[0, 0], **kept)
-    if kwargs.get("preferred_element_type") is not None or len(set(strides)) > 1:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **kwargs)
+    if kernel.shape[:2] == (1, 1) and stride == 1 and not any(map(any, pads)):
+        return x @ kernel[0, 0]
     # A zero on every side is "SAME" for stride 1, and not for stride 2.
-    if kernel.shape[:2] == (3, 3) and (padding == "SAME" or (strides[0] == 1 and pads == [(1, 1), (1, 1)])):
-        return _conv3x3(x, kernel, strides[0])
-    return _forward(x, kernel, strides[0], padding)
+    if kernel.shape[:2] == (3, 3) and (padding == "SAME" or (stride == 1 and pads == [(1, 1), (1, 1)])):
+        return _conv3x3(x, kernel, stride)
+    return _forward(x, kernel, stride, padding)
 
 
 def _pads(x: Array, kernel: Array, padding: Any) -> list[tuple[int, int]]:
@@ -49,17 +49,19 @@ def _pads(x: Array, kernel: Array, padding: Any) -> list[tuple[int, int]]:
     return list(padding)
 
 
-def _grouped(x: Array, kernel: Array, strides: Any, padding: Any, feature_group_count: int, **kwargs: Any) -> Array:
+def _grouped(x: Array, kernel: Array, stride: int, padding: Any, groups: int) -> Array:
     def reference(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, strides, padding, feature_group_count=feature_group_count, **kwargs)
+        strides = (stride, stride)
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=_NUMBERS, feature_group_count=groups
+        )
 
     def widened(x: Array, kernel: Array) -> Array:
-        groups = jnp.split(kernel, feature_group_count, -1)
-        rows = [
-            jnp.pad(group, ((0, 0), (0, 0), (n * group.shape[2], x.shape[3] - (n + 1) * group.shape[2]), (0, 0)))
-            for n, group in enumerate(groups)
-        ]
-        return convolve(x, jnp.concatenate(rows, -1), strides, padding, **kwargs)
+        own = kernel.shape[2]
+        places = [(n * own, x.shape[3] - (n + 1) * own) for n in range(groups)]
+        parts = zip(jnp.split(kernel, groups, -1), places, strict=True)
+        wide = jnp.concatenate([jnp.pad(part, ((0, 0), (0, 0), place, (0, 0))) for part, place in parts], -1)
+        return _forward(x, wide, stride, padding)
 
     return lax.platform_dependent(x, kernel, cpu=widened, default=reference)
 

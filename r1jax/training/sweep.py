@@ -1,8 +1,9 @@
 """`r1jax sweep`: trains every variant of a config file, each with several seeds, each run in a process of its own.
 
 A run that fails does not stop the others; one that is complete is not done again. Results stand in RUN/sweep.jsonl, one line
-a variant, and are printed as a table of means with 90% intervals over seeds. All runs may share one transition tree. A file
-that names two figures as CURVE gets RUN/curve.svg, one against the other.
+a variant, and are printed as a table of means with 90% intervals over seeds. All runs may share one transition tree; with
+one to evaluate on, the table begins with planners that need no training. A file that names two figures as CURVE gets
+RUN/curve.svg, one against the other.
 """
 
 import concurrent.futures
@@ -50,7 +51,7 @@ def run_sweep(
     slurm: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> list[dict[str, Any]]:
-    """Trains all variants and returns a row for each.
+    """Trains all variants and returns a row for each, and before them for the planners of `eval_tree`, status "planner".
 
     Args:
       run_dir: by default runs/NAME of the config; a run is a folder VARIANT in it, or VARIANT/seedN of several seeds.
@@ -80,9 +81,23 @@ def run_sweep(
         mine = slice(place * seeds, (place + 1) * seeds)
         rows.append(_row(variant, folder / _folder_name(variant), [job.run for job in work[mine]], statuses[mine]))
     if not dry_run:
+        if variants and eval_tree and "{" not in eval_tree:
+            rows = _planner_rows(variants[0][1], eval_tree, tree) + rows
         (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
+        _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows[-len(variants) :])
     return rows
+
+
+def _planner_rows(config: Config, eval_tree: str, tree: str | None) -> list[dict[str, Any]]:
+    """Returns a row for each planner that needs no training, in the environment of the first variant."""
+    from r1jax.training.tree import load_training_tree
+    from r1jax.training.tree_evaluation import TreeEvaluation
+
+    training = load_training_tree(tree) if tree and "{" not in tree else None
+    planners = TreeEvaluation(config, load_training_tree(eval_tree)).planners(training)
+    named = {name: {f"eval/{key}": value for key, value in figures.items()} for name, figures in planners.items()}
+    empty: dict[str, Any] = {"run": "", "status": "planner", "runs": 0} | {f"{name}/interval": None for name in COLUMNS}
+    return [{"variant": name} | empty | figures for name, figures in named.items()]
 
 
 def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -205,7 +220,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["variant", "runs", *(name.removeprefix("eval/").replace("_", " ") for name in names)]
     lines = [f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|"]
     for row in rows:
-        cells = [row["variant"], str(row["runs"]) if row["status"] == "complete" else f"{row['runs']}, {row['status']}"]
+        runs = {"complete": str(row["runs"]), "planner": ""}.get(row["status"], f"{row['runs']}, {row['status']}")
+        cells = [row["variant"], runs]
         lines.append(f"| {' | '.join(cells + [_cell(row, name) for name in names])} |")
     return "\n".join(lines)
 

@@ -1,14 +1,18 @@
-"""Evaluation on a tree of held-out photos: the likeliest actions, by look-ups, in place of tools."""
+"""Evaluation on a tree of held-out photos: the likeliest actions, and simple planners, by look-ups in place of tools."""
+
+from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
 from r1jax.evaluation.statistics import group_mean, made_worse
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import TrainingTree
+
+_DRAWS = 16  # of random tools, for each image
 
 
 class TreeEvaluation:
@@ -17,30 +21,74 @@ class TreeEvaluation:
     def __init__(self, config: Config, tree: TrainingTree):
         """Raises UsageError where the tree does not belong to the config."""
         tree.check(config)
-        self._tree = tree
-        env, policy, tables = tree.task(config, make_environment(config))
+        self._tree, self._env = tree, make_environment(config)
+        env, policy, tables = tree.task(config, self._env)
+        self._children = tables[0]
         self._frozen = (tables, policy.encoder.params, tree.scores)
         self._rollout = jax.jit(make_rollout(env, policy, tree.scorer, "graph", greedy=True))
-        self._best = best_reachable(tables[0], tree.scores, env.horizon)[tree.roots] - tree.scores[tree.roots]
+        self._reached = _reach(self._children, tree.roots, env.horizon)
+        self._best = tree.scores[self._reached].max(1) - tree.scores[tree.roots]
 
     def __call__(self, agent: Agent) -> dict[str, float]:
         """Returns gains, worse (share of images scored below the input), calls, and the share of the best possible gain."""
+        roots = self._tree.roots
+        trajectory = self._rollout(agent.params, *self._frozen, roots, np.arange(len(roots)), jax.random.key(0))
+        return self._figures(np.asarray(trajectory.image), np.asarray(trajectory.valid).sum(0))
+
+    def planners(self, training: TrainingTree | None = None) -> Mapping[str, dict[str, float]]:
+        """Returns the same figures for what needs no training, by the names that `r1jax evaluate` gives them.
+
+        They are random tools, the order of tools that scores best on the images of `training`, greedy by score, and the
+        oracle, which takes the best of all that can be reached.
+        """
+        num_images, num_tools = self._children[self._tree.roots].shape
+        calls = np.repeat(np.arange(self._env.horizon + 1), num_tools ** np.arange(self._env.horizon + 1))
+        rows = {"random": self._random()}
+        if training is not None:
+            known = list(training.meta["tools"])
+            children = training.children[:, [known.index(name) for name in self._env.toolbox.names]]
+            scores = training.scores[_reach(children, training.roots, self._env.horizon)]
+            order = int(np.argmax([group_mean(column, training.mixes) for column in scores.T]))
+            rows["fixed order"] = self._figures(self._reached[:, order], np.full(num_images, calls[order]))
+        rows["greedy"] = self._greedy()
+        best = self._tree.scores[self._reached].argmax(1)  # the first of equals has the fewest calls
+        return rows | {"oracle": self._figures(self._reached[np.arange(num_images), best], calls[best])}
+
+    def _random(self) -> dict[str, float]:
+        rng, count = np.random.default_rng(0), len(self._tree.roots)
+        runs = []
+        for _ in range(_DRAWS):
+            state, calls, going = self._tree.roots, np.zeros(count, int), np.ones(count, bool)
+            for _ in range(self._env.horizon):
+                action = rng.integers(self._env.num_actions, size=count)
+                going &= action < self._children.shape[1]
+                state = np.where(going, self._children[state, np.where(going, action, 0)], state)
+                calls += going
+            runs.append(self._figures(state, calls))
+        return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+
+    def _greedy(self) -> dict[str, float]:
+        state, calls, scores = self._tree.roots, np.zeros(len(self._tree.roots), int), self._tree.scores
+        for _ in range(self._env.horizon):
+            made = self._children[state]
+            best = made[np.arange(len(made)), scores[made].argmax(1)]
+            better = scores[best] > scores[state]  # where none is better, none will be
+            state, calls = np.where(better, best, state), calls + better
+        return self._figures(state, calls)
+
+    def _figures(self, final: Int[np.ndarray, " r"], calls: Int[np.ndarray, " r"]) -> dict[str, float]:
         tree = self._tree
-        trajectory = self._rollout(agent.params, *self._frozen, tree.roots, np.arange(len(tree.roots)), jax.random.key(0))
-        final = np.asarray(trajectory.image)
         gain = tree.scores[final] - tree.scores[tree.roots]
-        values = {"score_gain": gain, "worse": made_worse(gain), "calls": np.asarray(trajectory.valid).sum(0)}
+        values = {"score_gain": gain, "worse": made_worse(gain), "calls": calls}
         for name, metric in tree.metrics.items():
             values[f"{name}_gain"] = metric[final] - metric[tree.roots]
         means = {name: group_mean(np.asarray(value, float), tree.mixes) for name, value in values.items()}
         return means | {"share": group_mean(gain, tree.mixes, self._best)}
 
 
-def best_reachable(
-    children: Int[np.ndarray, "u k"], scores: Float[np.ndarray, " u"], horizon: int
-) -> Float[np.ndarray, " u"]:
-    """Returns the best score that up to `horizon` calls reach from each state, which itself is one of those reached."""
-    best = scores
+def _reach(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], horizon: int) -> Int[np.ndarray, "r s"]:
+    """Returns the state that each sequence of up to `horizon` tools ends in, in the heap's order."""
+    levels = [roots[:, None]]
     for _ in range(horizon):
-        best = np.maximum(scores, best[children].max(1))
-    return best
+        levels.append(children[levels[-1]].reshape(len(roots), -1))
+    return np.concatenate(levels, axis=1)

@@ -196,6 +196,19 @@ def test_evaluation_on_a_tree_is_that_of_the_tools(config, tree):
     assert values["share"] == pytest.approx(group_mean(np.array(gains), tree.mixes, np.array(best)), abs=1e-4)
 
 
+def test_planners_on_a_tree(config, tree):
+    rows = TreeEvaluation(config, tree).planners(tree)
+    assert list(rows) == ["random", "fixed order", "greedy", "oracle"]
+    assert rows["oracle"]["share"] == pytest.approx(1) and rows["oracle"]["worse"] == 0
+    # Brightening is right for what is dark and wrong for the rest: no fixed order is as good as looking.
+    assert rows["greedy"]["share"] > 0.99 and rows["fixed order"]["share"] < 0.9
+    assert rows["random"]["share"] < rows["fixed order"]["share"] and rows["random"]["worse"] > 0
+    best = tree.scores[tree.children[tree.children[tree.roots]].reshape(len(tree.roots), -1)].max(1)
+    best = np.maximum(best, tree.scores[tree.children[tree.roots]].max(1))
+    gains = np.maximum(best - tree.scores[tree.roots], 0)
+    assert rows["oracle"]["score_gain"] == pytest.approx(group_mean(gains, tree.mixes), abs=1e-5)
+
+
 def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
     with pytest.raises(UsageError, match="holds a tree with horizon 2, not 1"):
         make(probe_config(env__horizon=1, data__photos=str(photos), data__mixes="noise", data__crop=16), folder)
