@@ -75,17 +75,18 @@ def run_sweep(
         for seed in range(config.seed, config.seed + seeds):
             run = folder / _folder_name(variant) / (f"seed{seed}" if seeds > 1 else "")
             work.append(_job(path, variant | base, configuration.override(config, {"seed": seed}), run, trees))
+    planners = []  # before the runs: a tree that does not fit is refused before hours are spent
+    if variants and eval_tree and "{" not in eval_tree and not dry_run:
+        planners = _planner_rows(variants[0][1], eval_tree, tree)
     statuses = ["listed"] * len(work) if dry_run else _run_all(work, folder, jobs, slurm)
     rows = []
     for place, (variant, _) in enumerate(variants):
         mine = slice(place * seeds, (place + 1) * seeds)
         rows.append(_row(variant, folder / _folder_name(variant), [job.run for job in work[mine]], statuses[mine]))
     if not dry_run:
-        if variants and eval_tree and "{" not in eval_tree:
-            rows = _planner_rows(variants[0][1], eval_tree, tree) + rows
-        (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows[-len(variants) :])
-    return rows
+        (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planners + rows))
+        _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
+    return planners + rows
 
 
 def _planner_rows(config: Config, eval_tree: str, tree: str | None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ each decision that there can be, however many episodes make it. `tree_build.py` 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -128,31 +128,33 @@ class TrainingTree:
 
         The environment may have fewer tools than the tree, and a shorter horizon.
         """
-        known = list(self.meta["tools"])
-        columns = [known.index(name) for name in env.toolbox.names]
         fields = {field.name: getattr(env, field.name) for field in dataclasses.fields(env)}
 
         def look_up(points: Points, state: Int[Array, " b"]) -> Float[Array, "b f"]:
             return points.features[state].astype(jnp.float32)
 
-        children = self.children[:, columns]
+        children = self.children_by(env.toolbox.names)
         points = self._points(children, env.horizon)
         frozen = Encoder(config.agent.encoder, look_up, points, self.features.shape[1])
         kept = self.metrics.get(STRUCTURE, np.ones_like(self.scores))
         return TreeEnvironment(**fields), TreePolicy(frozen, env, config.agent), (children, kept)
 
+    def children_by(self, tools: Sequence[str]) -> Int[np.ndarray, "u k"]:
+        """Returns the children that these tools make, in their order."""
+        known = list(self.meta["tools"])
+        return self.children[:, [known.index(name) for name in tools]]
+
     def _points(self, children: Int[np.ndarray, "u k"], horizon: int) -> Points:
         """Returns the decisions of episodes of `horizon` steps, level by level."""
         num_tools = children.shape[1]
-        states, records = [self.roots[:, None]], [np.full((1, horizon), -1, np.int32)]
+        records = [np.full((1, horizon), -1, np.int32)]
         for t in range(horizon - 1):
-            states.append(children[states[-1]].reshape(len(self.roots), -1))
             record = np.repeat(records[-1], num_tools, axis=0)
             record[:, t] = np.tile(np.arange(num_tools), len(records[-1]))
             records.append(record)
         step = np.repeat(np.arange(horizon, dtype=np.int32), [len(record) for record in records])
         image = np.searchsorted(self.roots, np.arange(len(self.scores)), side="right").astype(np.int32) - 1
-        state = np.concatenate(states, axis=1).reshape(-1)
+        state = reached(children, self.roots, horizon - 1).reshape(-1)
         return Points(*map(jnp.asarray, (self.features, image, state, np.concatenate(records), step)))
 
     @property
@@ -187,6 +189,14 @@ class TrainingTree:
             raise UsageError("env.guard_weight: the tree was built without the structure kept; build another")
         if config.env.horizon > made["horizon"]:
             raise UsageError(f"env.horizon={config.env.horizon}: the tree has {made['horizon']} calls; build another")
+
+
+def reached(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], calls: int) -> Int[np.ndarray, "r s"]:
+    """Returns the state that each sequence of up to `calls` tools ends in, in the heap's order."""
+    levels = [roots[:, None]]
+    for _ in range(calls):
+        levels.append(children[levels[-1]].reshape(len(roots), -1))
+    return np.concatenate(levels, axis=1)
 
 
 def identify(config: Config) -> dict[str, Any]:

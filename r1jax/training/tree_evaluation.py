@@ -10,7 +10,7 @@ from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
 from r1jax.evaluation.statistics import group_mean, made_worse
 from r1jax.training.rollout import make_rollout
-from r1jax.training.tree import TrainingTree
+from r1jax.training.tree import TrainingTree, reached
 
 _DRAWS = 16  # of random tools, for each image
 
@@ -26,7 +26,7 @@ class TreeEvaluation:
         self._children = tables[0]
         self._frozen = (tables, policy.encoder.params, tree.scores)
         self._rollout = jax.jit(make_rollout(env, policy, tree.scorer, "graph", greedy=True))
-        self._reached = _reach(self._children, tree.roots, env.horizon)
+        self._reached = reached(self._children, tree.roots, env.horizon)
         self._best = tree.scores[self._reached].max(1) - tree.scores[tree.roots]
 
     def __call__(self, agent: Agent) -> dict[str, float]:
@@ -45,9 +45,8 @@ class TreeEvaluation:
         calls = np.repeat(np.arange(self._env.horizon + 1), num_tools ** np.arange(self._env.horizon + 1))
         rows = {"random": self._random()}
         if training is not None:
-            known = list(training.meta["tools"])
-            children = training.children[:, [known.index(name) for name in self._env.toolbox.names]]
-            scores = training.scores[_reach(children, training.roots, self._env.horizon)]
+            children = training.children_by(self._env.toolbox.names)
+            scores = training.scores[reached(children, training.roots, self._env.horizon)]
             order = int(np.argmax([group_mean(column, training.mixes) for column in scores.T]))
             rows["fixed order"] = self._figures(self._reached[:, order], np.full(num_images, calls[order]))
         rows["greedy"] = self._greedy()
@@ -84,11 +83,3 @@ class TreeEvaluation:
             values[f"{name}_gain"] = metric[final] - metric[tree.roots]
         means = {name: group_mean(np.asarray(value, float), tree.mixes) for name, value in values.items()}
         return means | {"share": group_mean(gain, tree.mixes, self._best)}
-
-
-def _reach(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], horizon: int) -> Int[np.ndarray, "r s"]:
-    """Returns the state that each sequence of up to `horizon` tools ends in, in the heap's order."""
-    levels = [roots[:, None]]
-    for _ in range(horizon):
-        levels.append(children[levels[-1]].reshape(len(roots), -1))
-    return np.concatenate(levels, axis=1)

@@ -97,5 +97,6 @@ def test_bfloat16(name):
     y_half = compiled(graph, half, x_half)(half, x_half)
     assert y_half.dtype == jnp.bfloat16
     error = np.abs(np.asarray(y_half, np.float32) - y).mean()
-    # Eight bits of mantissa through networks of these depths: 0.4 % (dncnn) to 4.1 % (xrestormer).
-    assert error < 0.05 * y.std(), f"mean error {error:.4f} where values vary by {y.std():.3f}"
+    # Eight bits of mantissa: 0.4 % (dncnn) to 2.8 % (restormer), but 3.1 % in mprnet and 4.1 % in xrestormer.
+    bound = 0.05 if name.split()[0] in ("mprnet", "xrestormer") else 0.03
+    assert error < bound * y.std(), f"mean error {error:.4f} where values vary by {y.std():.3f}"
