@@ -1,4 +1,5 @@
-"""Ablation: PPO against GRPO, REINFORCE with a leave-one-out baseline, and V-trace with a policy that lags behind.
+"""Ablation: PPO against GRPO, REINFORCE with a leave-one-out baseline, V-trace with a policy that lags behind, and distill,
+which learns what each action of the tree is worth.
 
     r1jax sweep configs/ablate_algorithm.py --tree trees/ablation --eval-tree trees/ablation_test --seeds 3
 
@@ -27,3 +28,4 @@ def sweep() -> Iterator[dict[str, Any]]:
     yield {"ppo.algorithm": "grpo", **group}
     yield {"ppo.algorithm": "reinforce", **group, "ppo.epochs": 1, "ppo.learning_rate": 3e-3}
     yield {"ppo.algorithm": "vtrace", "ppo.lag": 2}
+    yield {"ppo.algorithm": "distill", "ppo.updates": 40, "ppo.epochs": 1, "ppo.learning_rate": 2e-3}

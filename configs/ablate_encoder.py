@@ -22,5 +22,5 @@ def config() -> Config:
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    for encoder in ("lite_scorer", "pixels"):
+    for encoder in ("lite_scorer", "lite_statistics", "pixels"):
         yield {"agent.encoder": encoder}

@@ -299,6 +299,7 @@ def _tree(args: argparse.Namespace) -> int:
         seed=args.tree_seed,
         part=(int(index), int(parts)),
         dtype=args.dtype,
+        beam=args.beam,
         estimate_only=args.estimate,
         progress=not args.quiet,
     )
@@ -414,6 +415,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tree-seed", type=int, default=0, help="of crops and degradations (default: %(default)s)")
     sub.add_argument("--part", default="0/1", metavar="I/N", help="build every N-th image from I on; run N such processes")
     sub.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="of features (default: %(default)s)")
+    sub.add_argument("--beam", type=int, default=0, metavar="N", help="go on from a level's N best states by score only")
     sub.add_argument("--estimate", action="store_true", help="only print time and size")
 
     sub = command("evaluate", _evaluate, "Compare an agent with other planners.", config=True)

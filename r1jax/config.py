@@ -81,10 +81,11 @@ class PPOConfig:
     """Policy optimisation; by default proximal (arXiv 1707.06347) with GAE (arXiv 1506.02438).
 
     grpo compares the episodes of an image with each other instead of with a critic, reinforce each with the mean of the
-    others; vtrace is for a policy that acts while it lags behind the one that learns.
+    others; vtrace is for a policy that acts while it lags behind the one that learns; distill learns, on a transition tree,
+    from what every action of every decision is worth.
     """
 
-    algorithm: Literal["ppo", "grpo", "reinforce", "vtrace"] = "ppo"
+    algorithm: Literal["ppo", "grpo", "reinforce", "vtrace", "distill"] = "ppo"
     group_size: int = 1  # episodes of one image in an update; grpo and reinforce need 2 or more
     lag: int = 0  # updates after which the acting policy is renewed, beyond the first; needs vtrace
     updates: int = 200
@@ -99,6 +100,7 @@ class PPOConfig:
     entropy_end: float = 0.01
     entropy_schedule: Literal["linear", "cosine"] = "linear"
     kl_coef: float = 0.0  # of the KL divergence from the policy that acted
+    temperature: float = 0.05  # of distill, in score units: actions this much apart differ by e in probability
     learning_rate: float = 1e-3
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"  # the last two end at 0
     warmup: int = 0  # updates in which the learning rate rises from 0

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.nets.scene_statistics import scene_statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,26 @@ def lite_scorer() -> Encoder:
     Raises:
       R1JaxError: its weights are not in the package.
     """
+    return _of_scorer("lite_scorer", lambda net, image: net.features(image))
+
+
+@register_encoder("lite_statistics")
+def lite_statistics() -> Encoder:
+    """The same features, and the standardised scene statistics that they come from.
+
+    Raises:
+      R1JaxError: the scorer's weights are not in the package.
+    """
+
+    def features(net: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
+        statistics = net.standardised(scene_statistics(image))
+        return jnp.concatenate([*net.heads(statistics), statistics], -1)
+
+    return _of_scorer("lite_statistics", features)
+
+
+def _of_scorer(name: str, features: Callable[[Any, Float[Array, "b h w 3"]], Float[Array, "b f"]]) -> Encoder:
+    """Returns what a function makes of the scorer's net and an image."""
     from r1jax import weights
     from r1jax.weights.recorded import sha256_of
 
@@ -70,11 +91,10 @@ def lite_scorer() -> Encoder:
     graph, params = nnx.split(module)
 
     def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
-        net: Any = nnx.merge(graph, params)
-        return net.features(image)
+        return features(nnx.merge(graph, params), image)
 
     shape = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)).shape
-    return Encoder("lite_scorer", apply, params, shape[-1], sha256_of(path)[:12])
+    return Encoder(name, apply, params, shape[-1], sha256_of(path)[:12])
 
 
 @register_encoder("pixels")

@@ -74,8 +74,14 @@ def build_tree(
     clean: UInt8[np.ndarray, "h w 3"] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     encode: Encode | None = None,
+    beam: int = 0,
 ) -> Tree:
-    """Computes the tree level by level; `metrics` need `clean`, `encode` gives the features."""
+    """Computes the tree level by level; `metrics` need `clean`, `encode` gives the features.
+
+    Args:
+      beam: go on from so many states a level, those that score best; 0: from all. A state that was not gone on from stays
+        what it is, whatever tool is called.
+    """
     states = _States(simulator, clean, metrics or {}, encode)
     num_tools = simulator.num_tools
     frontier = states.add(image[None])
@@ -90,6 +96,8 @@ def build_tree(
                 children[number] = added.numbers[row * num_tools : (row + 1) * num_tools]
             # The images of the last level are needed no more.
             fresh += added.fresh if depth + 1 < simulator.horizon else []
+        if beam:
+            fresh = sorted(fresh, key=lambda state: -states.values["score"][state[0]])[:beam]
         frontier = _Added([], fresh)
     unique = _unroll(children, num_tools, simulator.horizon)
     values = {name: np.asarray(column)[unique] for name, column in states.values.items()}
@@ -146,7 +154,8 @@ def _unroll(children: dict[int, list[int]], num_tools: int, horizon: int) -> Int
     """Returns the content number of every node; a number was expanded where it first occurred."""
     levels = [np.zeros(1, np.int32)]
     for _ in range(horizon):
-        levels.append(np.array([children[number] for number in levels[-1].tolist()], np.int32).reshape(-1))
+        made = [children.get(number, [number] * num_tools) for number in levels[-1].tolist()]
+        levels.append(np.array(made, np.int32).reshape(-1))
     unique = np.concatenate(levels)
     assert len(unique) == num_states(num_tools, horizon)
     return unique

@@ -10,7 +10,9 @@ Sums of pixels are sums of integers, exact in any order, so that sorting by them
 
 import functools
 import math
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, reduce
@@ -38,6 +40,9 @@ def scene_statistics(x: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
     scales = [luma]
     while len(scales) < 4:
         scales.append(_halved(scales[-1]))
+    # Each of them once, not again for every statistic.
+    pixels, scales, chroma, bright, dark = jax.lax.optimization_barrier((pixels, scales, chroma, bright, dark))
+    luma = scales[0]
     groups = [
         _dct_statistics(luma, 8, (0.6, 2.5, 10.0)),
         *(_dct_statistics(plane, 4, (0.6, 5.0)) for plane in chroma),
@@ -100,10 +105,10 @@ def _phases(plane: Float[Array, "b h w"]) -> Float[Array, "b 16"]:
 
 
 @functools.cache
-def _offset_grid() -> list[list[tuple[int, int]]]:
-    """For each lag the offsets (dy >= 0, dx) in eight directions of a half circle."""
+def _offset_grid() -> np.ndarray:
+    """The offsets (dy >= 0, dx) of each lag in eight directions of a half circle, [lag, direction, 2]."""
     angles = np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
-    return [[(round(lag * math.sin(a)), round(lag * math.cos(a))) for a in angles] for lag in _LAGS]
+    return np.array([[(round(lag * math.sin(a)), round(lag * math.cos(a))) for a in angles] for lag in _LAGS])
 
 
 def _offsets(plane: Float[Array, "b h w"]) -> Float[Array, "b f"]:
@@ -115,23 +120,38 @@ def _offsets(plane: Float[Array, "b h w"]) -> Float[Array, "b f"]:
     inner = plane[:, 1:-1, 1:-1]
     laplacian = 4 * inner - plane[:, :-2, 1:-1] - plane[:, 2:, 1:-1] - plane[:, 1:-1, :-2] - plane[:, 1:-1, 2:]
     power = (laplacian**2).mean((1, 2)) + 0.5
-    increments, correlations = [], []
-    for lag in _offset_grid():
-        increments.append([_log(((a - b) ** 2).mean((1, 2)), 0.1) for a, b in (_shifted(plane, *d) for d in lag)])
-        correlations.append([(a * b).mean((1, 2)) / power for a, b in (_shifted(laplacian, *d) for d in lag)])
+    increments = _log(_means_over_offsets(lambda a, b: (a - b) ** 2, plane), 0.1)
+    correlations = _means_over_offsets(lambda a, b: a * b, laplacian) / power[:, None, None]
     found = []
-    for table in (increments, correlations):
-        values = jnp.stack([jnp.stack(row, -1) for row in table], 1)  # [b, lag, direction]
+    for values in (increments, correlations):
         summary = [values.max(-1), values.min(-1), jnp.sqrt(values.var(-1) + 1e-6)]
         found += [rearrange(values, "b l d -> b (l d)"), *summary]
     return jnp.concatenate(found, -1)
 
 
-def _shifted(plane: Float[Array, "b h w"], dy: int, dx: int) -> tuple[Array, Array]:
-    """Two views of a plane, the second shifted by the offset, of the part where both exist."""
+def _means_over_offsets(
+    function: Callable[[Array, Array], Array], plane: Float[Array, "b h w"]
+) -> Float[Array, "b l d"]:
+    """Returns the mean of a function of two pixels at each offset of the grid, where both exist.
+
+    One offset after another: all at once they hold 64 planes, and compile for seconds. The sums are products with the
+    pixels' weights, as XLA's sums on CPUs add one number after another.
+    """
     height, width = plane.shape[1:]
-    left, right = max(0, -dx), max(0, dx)
-    return plane[:, : height - dy, left : width - right], plane[:, dy:, right : width - left]
+    reach, grid = max(_LAGS), _offset_grid()
+    dy, dx = grid.reshape(-1, 2).T
+    rows = (np.arange(height) < height - dy[:, None]) / (height - dy[:, None])
+    column = np.arange(width) + dx[:, None]
+    columns = ((column >= 0) & (column < width)) / (width - np.abs(dx[:, None]))
+    padded = jnp.pad(plane, ((0, 0), (0, reach), (reach, reach)))
+
+    def mean(offset: tuple[Array, Array, Array, Array]) -> Float[Array, " b"]:
+        dy, dx, row_weights, column_weights = offset
+        shifted = jax.lax.dynamic_slice(padded, (0, dy, reach + dx), plane.shape)
+        return function(plane, shifted) @ column_weights @ row_weights
+
+    means = jax.lax.map(mean, (dy, dx, rows.astype(np.float32), columns.astype(np.float32)))
+    return rearrange(means, "(l d) b -> b l d", l=len(_LAGS))
 
 
 def _tones(

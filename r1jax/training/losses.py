@@ -66,7 +66,7 @@ def make_batch(
         assert current is not None
         log_prob, value = _log_prob(current[0], trajectory.action), current[1]
         adv_t, target_t = _vtrace(trajectory, r_t, log_prob - trajectory.log_prob, value, weight, config)
-    elif config.algorithm == "ppo":
+    elif config.algorithm in ("ppo", "distill"):
         adv_t = _gae(trajectory, r_t, config)
         target_t = adv_t + value
     else:
@@ -183,11 +183,29 @@ def policy_loss(
     }
 
 
+def distillation_loss(
+    logits: Float[Array, "n a"], value: Float[Array, " n"], action_value: Float[Array, "n a"], config: PPOConfig
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """KL(softmax(action value / temperature), policy) + value_coef * squared value error.
+
+    Args:
+      action_value: the return of an action if the best ones follow.
+
+    Returns:
+      The loss and its parts, means over the decisions.
+    """
+    policy_loss = jnp.mean(_kl(action_value / config.temperature, logits))
+    value_loss = jnp.mean(rlax.l2_loss(value, jnp.max(action_value, axis=-1)))
+    loss = policy_loss + config.value_coef * value_loss
+    entropy = -rlax.entropy_loss(logits, jnp.ones_like(value))
+    return loss, {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+
 def _log_prob(logits: Float[Array, "*n a"], action: Int[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.take_along_axis(jax.nn.log_softmax(logits), action[..., None], axis=-1)[..., 0]
 
 
-def _kl(behaviour: Float[Array, "n a"], logits: Float[Array, "n a"]) -> Float[Array, " n"]:
-    """Returns KL(behaviour, policy) of each decision."""
-    acted = jax.nn.log_softmax(behaviour)
-    return jnp.sum(jnp.exp(acted) * (acted - jax.nn.log_softmax(logits)), axis=-1)
+def _kl(reference: Float[Array, "n a"], logits: Float[Array, "n a"]) -> Float[Array, " n"]:
+    """Returns KL(reference, policy) of each decision, both given as logits."""
+    wanted = jax.nn.log_softmax(reference)
+    return jnp.sum(jnp.exp(wanted) * (wanted - jax.nn.log_softmax(logits)), axis=-1)

@@ -68,6 +68,8 @@ class Points(NamedTuple):
     state: Int[Array, " r_p"]  # that a decision is made in
     record: Int[Array, "p T"]
     step: Int[Array, " p"]
+    action_value: Float[Array, "r_p a"]  # the return of each action if the best ones follow
+    known: Int[Array, " n"]  # the decisions whose outcomes the tree has: of a state that a beam left out it has none
 
 
 class TreePolicy(Policy):
@@ -134,7 +136,7 @@ class TrainingTree:
             return points.features[state].astype(jnp.float32)
 
         children = self.children_by(env.toolbox.names)
-        points = self._points(children, env.horizon)
+        points = self._points(children, env, config)
         frozen = Encoder(config.agent.encoder, look_up, points, self.features.shape[1])
         kept = self.metrics.get(STRUCTURE, np.ones_like(self.scores))
         return TreeEnvironment(**fields), TreePolicy(frozen, env, config.agent), (children, kept)
@@ -144,9 +146,9 @@ class TrainingTree:
         known = list(self.meta["tools"])
         return self.children[:, [known.index(name) for name in tools]]
 
-    def _points(self, children: Int[np.ndarray, "u k"], horizon: int) -> Points:
-        """Returns the decisions of episodes of `horizon` steps, level by level."""
-        num_tools = children.shape[1]
+    def _points(self, children: Int[np.ndarray, "u k"], env: Environment, config: Config) -> Points:
+        """Returns the decisions of episodes, level by level."""
+        num_tools, horizon = children.shape[1], env.horizon
         records = [np.full((1, horizon), -1, np.int32)]
         for t in range(horizon - 1):
             record = np.repeat(records[-1], num_tools, axis=0)
@@ -155,7 +157,31 @@ class TrainingTree:
         step = np.repeat(np.arange(horizon, dtype=np.int32), [len(record) for record in records])
         image = np.searchsorted(self.roots, np.arange(len(self.scores)), side="right").astype(np.int32) - 1
         state = reached(children, self.roots, horizon - 1).reshape(-1)
-        return Points(*map(jnp.asarray, (self.features, image, state, np.concatenate(records), step)))
+        known = np.flatnonzero((children[state] != state[:, None]).any(1)).astype(np.int32)
+        values = self._action_values(children, env, config)
+        return Points(*map(jnp.asarray, (self.features, image, state, np.concatenate(records), step, values, known)))
+
+    def _action_values(
+        self, children: Int[np.ndarray, "u k"], env: Environment, config: Config
+    ) -> Float[np.ndarray, "r_p a"]:
+        """Returns, by dynamic programming, the return of each action of each decision if the best ones follow."""
+        scores = self.scores
+        if config.env.guard_weight:
+            lacking = np.maximum(config.env.guard_band - self.metrics[STRUCTURE], 0)
+            lacking[self.roots] = 0
+            scores = scores - config.env.guard_weight * lacking
+        levels = [self.roots[:, None]]
+        for _ in range(env.horizon):
+            levels.append(children[levels[-1]].reshape(len(self.roots), -1))
+        following = np.zeros(levels[-1].shape, np.float32)
+        found: list[np.ndarray] = []
+        for before, after in zip(levels[-2::-1], levels[:0:-1], strict=True):
+            gains = (scores[after] + config.ppo.gamma * following).reshape(*before.shape, -1) - scores[before][..., None]
+            values = gains - config.env.step_cost
+            stop = np.zeros((*before.shape, env.num_actions - children.shape[1]))
+            found.append(np.concatenate([values, stop], -1).astype(np.float32))
+            following = found[-1].max(-1)
+        return np.concatenate(found[::-1], axis=1).reshape(-1, env.num_actions)
 
     @property
     def scorer(self) -> GraphScorer:
@@ -174,7 +200,8 @@ class TrainingTree:
     def summary(self) -> dict[str, Any]:
         """What a run on this tree depends on."""
         names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
-        return {name: self.meta[name] for name in names} | {"images": len(self.roots), "states": len(self.scores)}
+        sizes = {"beam": self.meta.get("beam", 0), "images": len(self.roots), "states": len(self.scores)}
+        return {name: self.meta[name] for name in names} | sizes
 
     def check(self, config: Config) -> None:
         """Raises UsageError where the tree does not belong to the config."""

@@ -107,6 +107,7 @@ def build_training_tree(
     seed: int = 0,
     part: tuple[int, int] = (0, 1),
     dtype: str = "float16",
+    beam: int = 0,
     estimate_only: bool = False,
     scorer: Any = None,
     progress: bool = True,
@@ -119,6 +120,7 @@ def build_training_tree(
       seed: of crops and degradations; training seeds share one tree.
       part: (I, N): build the images I, I + N, I + 2 N, ... only.
       dtype: of the stored features.
+      beam: go on from so many states a level, those that score best, instead of all.
       estimate_only: print what it would take, and build nothing.
       scorer: the scorer `reward.scorer` of the config, where it runs already.
 
@@ -133,26 +135,32 @@ def build_training_tree(
     with contextlib.ExitStack() as stack:
         simulator = Simulator(env, env.toolbox.params, scorer or open_scorer(config, stack))
         encode = _make_encode(config, simulator, dtype)
-        meta = _meta(config, images, count, simulator, photos or config.data.photos, dtype)
+        meta = _meta(config, images, count, simulator, photos or config.data.photos, dtype) | {"beam": beam}
         _claim(folder, meta)
         mine = [i for i in range(part[0], count, part[1]) if not _built(folder, i)]
-        _print_estimate(config, simulator, encode, len(mine), count, folder)
+        _print_estimate(config, simulator, encode, len(mine), count, beam, folder)
         built = 0
         if not estimate_only:
-            built = _build(simulator, encode, images, folder, mine, progress)
+            built = _build(simulator, encode, images, folder, mine, beam, progress)
     complete = sum(image_path(folder, i).is_file() for i in range(count))
     return BuildResult(built, complete, count, time.perf_counter() - started)
 
 
 def _build(
-    simulator: Simulator, encode: Encode, images: TreeImages, folder: pathlib.Path, indices: list[int], progress: bool
+    simulator: Simulator,
+    encode: Encode,
+    images: TreeImages,
+    folder: pathlib.Path,
+    indices: list[int],
+    beam: int,
+    progress: bool,
 ) -> int:
     from tqdm import tqdm
 
     for index in tqdm(indices, unit="image", desc="tree", disable=not progress):
         image = images[index]
         metrics = judges.tree_metrics(False) | {STRUCTURE: _kept_of(image.degraded)}
-        tree = build_tree(simulator, image.degraded, image.clean, metrics, encode)
+        tree = build_tree(simulator, image.degraded, image.clean, metrics, encode, beam)
         write_tree(image_path(folder, index), tree)
     return len(indices)
 
@@ -210,9 +218,9 @@ def _claim(folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
     path = folder / META_FILE
     if path.is_file():
         old = json.loads(path.read_text())
-        for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", "seed", "dtype"):
-            if old[name] != meta[name]:
-                raise UsageError(f"{folder}: holds a tree with {name} {old[name]}, not {meta[name]}; use another folder")
+        for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", "seed", "dtype", "beam"):
+            if (held := old.get(name, 0)) != meta[name]:
+                raise UsageError(f"{folder}: holds a tree with {name} {held}, not {meta[name]}; use another folder")
         shared = min(len(old["images"]), len(meta["images"]))
         if old["images"][:shared] != meta["images"][:shared]:
             raise UsageError(f"{folder}: holds a tree of other photos or mixes; use another folder")
@@ -225,10 +233,10 @@ def _claim(folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
 
 
 def _print_estimate(
-    config: Config, simulator: Simulator, encode: Encode, missing: int, count: int, folder: pathlib.Path
+    config: Config, simulator: Simulator, encode: Encode, missing: int, count: int, beam: int, folder: pathlib.Path
 ) -> None:
     """Says on stderr what is to be done, from one timed call of every tool, the scorer and the encoder."""
-    crop, states = config.data.crop, num_states(simulator.num_tools, simulator.horizon)
+    crop, states = config.data.crop, _most_states(simulator.num_tools, simulator.horizon, beam)
     simulator.measure(crop, crop)
     block = np.zeros((simulator.block(crop, crop), crop, crop, 3), np.uint8)
     num_features = encode(block).shape[1]
@@ -243,3 +251,9 @@ def _print_estimate(
         file=sys.stderr,
         flush=True,
     )
+
+
+def _most_states(num_tools: int, horizon: int, beam: int) -> int:
+    if not beam:
+        return num_states(num_tools, horizon)
+    return 1 + sum(num_tools * (min(beam, num_tools**t) if t else 1) for t in range(horizon))

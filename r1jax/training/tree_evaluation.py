@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
+from r1jax.errors import UsageError
 from r1jax.evaluation.statistics import group_mean, made_worse
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import TrainingTree, reached
@@ -19,8 +20,10 @@ class TreeEvaluation:
     """Callable as the trainer's `evaluate`: agent -> mean gains over the unrestored input, all mixes alike."""
 
     def __init__(self, config: Config, tree: TrainingTree):
-        """Raises UsageError where the tree does not belong to the config."""
+        """Raises UsageError where the tree does not belong to the config, or lacks states."""
         tree.check(config)
+        if tree.meta.get("beam"):
+            raise UsageError("an evaluation needs every state: build its tree without --beam")
         self._tree, self._env = tree, make_environment(config)
         env, policy, tables = tree.task(config, self._env)
         self._children = tables[0]

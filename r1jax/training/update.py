@@ -12,8 +12,9 @@ from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.config import Config, PPOConfig
 from r1jax.env.environment import guarded_scores, rewards_from_scores
 from r1jax.errors import UsageError
-from r1jax.training.losses import Batch, make_batch, policy_loss, scored_episodes, weighted_mean
+from r1jax.training.losses import Batch, distillation_loss, make_batch, policy_loss, scored_episodes, weighted_mean
 from r1jax.training.rollout import Trajectory
+from r1jax.training.tree import Points, TreePolicy
 
 Metrics = dict[str, Array]
 
@@ -73,10 +74,12 @@ def make_update(
     ratios are from 1: before a gradient step the trained policy is the one that acted.
 
     Raises:
-      UsageError: the decisions of an update do not divide into ppo.minibatches.
+      UsageError: the decisions of an update do not divide into ppo.minibatches, or a tree is missing.
     """
     ppo = config.ppo
     check_algorithm(ppo)
+    if ppo.algorithm == "distill":
+        return _make_distillation(policy, config)
     decisions = ppo.episodes * config.env.horizon
     if decisions % ppo.minibatches:
         raise UsageError(f"ppo.minibatches={ppo.minibatches} does not divide {decisions} (ppo.episodes * env.horizon)")
@@ -102,10 +105,7 @@ def make_update(
                 evaluate = policy.bind(params, encoder_params, rows.size)
                 return policy_loss(evaluate, minibatch, ppo, entropy_coef)
 
-            grad, metrics = jax.grad(loss, has_aux=True)(state.params)
-            updates, opt_state = tx.update(grad, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-            return state._replace(params=params, opt_state=opt_state), {**metrics, "grad_norm": optax.tree.norm(grad)}
+            return _descend(tx, state, loss)
 
         orders = jax.vmap(lambda k: jax.random.permutation(k, decisions))(jax.random.split(key, ppo.epochs))
         rows = orders.reshape(ppo.epochs * ppo.minibatches, -1)
@@ -115,6 +115,50 @@ def make_update(
         return state, metrics | diagnostics(trajectory, scores, batch, config)
 
     return update
+
+
+def _make_distillation(policy: Policy, config: Config) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns an update that goes through all decisions of a tree; the trajectory only shows what the policy does."""
+    if not isinstance(policy, TreePolicy):
+        raise UsageError("ppo.algorithm=distill learns from a transition tree: give one by --tree")
+    ppo, tx = config.ppo, optimiser(config.ppo)
+
+    def update(
+        state: TrainState,
+        points: Points,
+        trajectory: Trajectory,
+        scores: Float[Array, "T1 b"],
+        key: PRNGKeyArray,
+        entropy_coef: Float[Array, ""],
+    ) -> tuple[TrainState, Metrics]:
+        def train_minibatch(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
+            node = rows % len(points.step)
+            features = policy.encoder.apply(points, points.state[rows])
+
+            def loss(params: Params) -> tuple[Array, Metrics]:
+                logits, value = policy.apply(params, features, points.record[node], points.step[node])
+                return distillation_loss(logits, value, points.action_value[rows], ppo)
+
+            return _descend(tx, state, loss)
+
+        count = len(points.known) // ppo.minibatches * ppo.minibatches
+        orders = [jax.random.permutation(k, points.known)[:count] for k in jax.random.split(key, ppo.epochs)]
+        rows = jnp.stack(orders).reshape(ppo.epochs * ppo.minibatches, -1)
+        state, history = jax.lax.scan(train_minibatch, state, rows)
+        metrics = {name: jnp.mean(values) for name, values in history.items()} | {"ratio_error": jnp.zeros(())}
+        return state, metrics | diagnostics(trajectory, scores, make_batch(trajectory, scores, ppo, config.env), config)
+
+    return update
+
+
+def _descend(
+    tx: optax.GradientTransformation, state: TrainState, loss: Callable[[Params], tuple[Array, Metrics]]
+) -> tuple[TrainState, Metrics]:
+    """Takes one gradient step."""
+    grad, metrics = jax.grad(loss, has_aux=True)(state.params)
+    updates, opt_state = tx.update(grad, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, opt_state=opt_state), {**metrics, "grad_norm": optax.tree.norm(grad)}
 
 
 def _evaluate(evaluate: Evaluate, trajectory: Trajectory) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import pytest
 
 from r1jax.agent.encoder import NUM_PIXEL_STATISTICS, Encoder, encoder, pixel_statistics, register_encoder
 from r1jax.errors import UsageError
+from r1jax.nets.scene_statistics import NUM_STATISTICS
 
 STATISTICS = jax.jit(pixel_statistics)
 
@@ -39,6 +40,14 @@ def test_lite_scorer_tells_a_photo_from_its_degraded_versions():
     assert features.shape == (4, built.num_features)
     assert np.isfinite(features).all()
     assert (np.abs(features[1:] - features[0]).max(axis=1) > 0.01).all()
+
+
+def test_lite_statistics_are_the_scorers_features_and_more():
+    small, large = encoder("lite_scorer"), encoder("lite_statistics")
+    features = jax.jit(large.apply)(large.params, photo())
+    assert features.shape == (1, large.num_features) == (1, small.num_features + NUM_STATISTICS)
+    np.testing.assert_allclose(features[:, : small.num_features], small.apply(small.params, photo()), atol=1e-4)
+    assert large.version == small.version
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (17, 9), (48, 48)])

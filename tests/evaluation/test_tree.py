@@ -49,6 +49,20 @@ def test_equal_states_are_scored_and_expanded_once(make_toy, monkeypatch):
     assert sum(runs) == 3 * 10  # those reached within 3 calls, by 3 tools
 
 
+def test_a_beam_goes_on_from_the_best_states_only(make_toy):
+    whole = build_tree(make_toy(1).simulator, make_toy(1).images[0])
+    toy = make_toy(1)
+    beam = build_tree(toy.simulator, toy.images[0], beam=1)
+    assert toy.scorer.asked < len(set(whole.unique.tolist()))
+    np.testing.assert_array_equal(beam.scores[:4], whole.scores[:4])
+    expanded = {whole.unique[0], whole.unique[1 + int(np.argmax(whole.scores[1:4]))]}
+    for first in (1, 2, 3):
+        second = slice(3 * first + 1, 3 * first + 4)
+        # What was not gone on from stays what it is.
+        expected = whole.scores[second] if whole.unique[first] in expanded else np.full(3, whole.scores[first])
+        np.testing.assert_array_equal(beam.scores[second], expected)
+
+
 def test_small_blocks_give_the_same_tree(make_toy):
     whole = build_tree(make_toy(1).simulator, make_toy(1).images[0])
     pieces = build_tree(make_toy(1, block=2).simulator, make_toy(1).images[0])

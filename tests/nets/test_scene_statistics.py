@@ -6,7 +6,7 @@ import pytest
 
 from r1jax.degradations.mixes import degrade
 from r1jax.images.convert import to_float
-from r1jax.nets.scene_statistics import NUM_STATISTICS, _offsets, _phases, scene_statistics
+from r1jax.nets.scene_statistics import NUM_STATISTICS, _means_over_offsets, _offsets, _phases, scene_statistics
 
 STATISTICS = jax.jit(scene_statistics)
 
@@ -44,6 +44,15 @@ def test_a_grid_of_blocks_sticks_out():
     clean, coded = (np.asarray(phases(to_float(x)[None]))[0, :8] for x in (smooth, degrade(smooth, ("jpeg",), 0).image))
     assert np.ptp(coded) > 2 * np.ptp(clean)
     assert coded.argmax() == 7
+
+
+def test_means_over_offsets():
+    plane = np.random.default_rng(0).integers(0, 256, (2, 40, 33)).astype(np.float32)
+    found = np.asarray(jax.jit(lambda p: _means_over_offsets(lambda a, b: (a - b) ** 2, p))(plane))
+    assert found.shape == (2, 8, 8)
+    # Fifteen pixels along the first of eight directions of a half circle, and three along the sixth, which goes left.
+    np.testing.assert_allclose(found[:, 7, 0], np.mean((plane[:, :, :-15] - plane[:, :, 15:]) ** 2, (1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found[:, 2, 5], np.mean((plane[:, :-3, 1:] - plane[:, 3:, :-1]) ** 2, (1, 2)), rtol=1e-5)
 
 
 def test_a_motion_blur_correlates_the_laplacian_along_its_direction():

@@ -144,6 +144,54 @@ def test_training_on_a_tree_learns_what_images_teach(config, tree, tmp_path):
         train(probe, tmp_path / "run", progress=False)
 
 
+def best_return(config, tree, state, calls, kept):
+    """What the best actions bring from a state, by trying all of them."""
+    guarded = lambda s: tree.scores[s] - config.env.guard_weight * max(config.env.guard_band - kept(s), 0)  # noqa: E731
+    if calls == 0:
+        return [0.0] * 4
+    after = [max(best_return(config, tree, child, calls - 1, kept)) for child in tree.children[state]]
+    gains = [guarded(child) - guarded(state) for child in tree.children[state]]
+    return [gain - config.env.step_cost + config.ppo.gamma * rest for gain, rest in zip(gains, after, strict=True)] + [0.0]
+
+
+def test_action_values_are_those_of_trying_everything(config, tree):
+    config = override(config, {"ppo.gamma": 0.9, "env.step_cost": 0.1, "env.guard_weight": 2.0, "env.guard_band": 0.9})
+    env, *_ = build(config)
+    points = tree.task(config, env)[1].encoder.params
+    assert points.action_value.shape == (8 * 4, 4) and len(points.known) == 32
+    kept = lambda s: 1.0 if s in tree.roots else tree.metrics["structure"][s]  # noqa: E731
+    for row in (0, 1, 2, 3, 17, 29):
+        calls = 2 - int(points.step[row % 4])
+        expected = best_return(config, tree, int(points.state[row]), calls, kept)
+        np.testing.assert_allclose(points.action_value[row], expected, atol=1e-5)
+
+
+def test_distillation_learns_the_best_plans(config, tree, tmp_path):
+    fields = {"env.guard_weight": 0.0, "ppo.algorithm": "distill", "ppo.updates": 120, "ppo.minibatches": 4, "eval.every": 120}
+    config = override(config, fields)
+    evaluation = TreeEvaluation(config, tree)
+    result = train(config, tmp_path / "run", tree=tree, evaluate=evaluation, progress=False)
+    assert result.history[-1]["eval/score_gain"] == pytest.approx(evaluation.planners()["oracle"]["score_gain"], abs=0.02)
+    assert result.history[-1]["policy_loss"] < 0.5 * result.history[0]["policy_loss"]
+    images = np.repeat(np.array([0.5, 1.0, 0.75], np.float32), 16 * 16 * 3).reshape(3, 16, 16, 3)
+    assert greedy_actions(result.agent, images)[:, 0].tolist() == [BRIGHTEN, DARKEN, STOP]
+    with pytest.raises(UsageError, match="distill learns from a transition tree"):
+        train(config, tmp_path / "online", progress=False)
+
+
+def test_a_beam_trains_and_does_not_evaluate(config, tmp_path):
+    assert make(config, tmp_path, beam=1).complete == 8
+    beam = load_training_tree(tmp_path)
+    assert beam.summary["beam"] == 1
+    env, *_ = build(config)
+    points = beam.task(config, env)[1].encoder.params
+    assert 8 * 2 <= len(points.known) < 8 * 4  # the root and one state after a call
+    with pytest.raises(UsageError, match="without --beam"):
+        TreeEvaluation(config, beam)
+    with pytest.raises(UsageError, match="holds a tree with beam 1, not 0"):
+        make(config, tmp_path)
+
+
 def test_two_runs_on_a_tree_are_equal(config, tree, tmp_path):
     one, other = (train(config, tmp_path / name, tree=tree, progress=False) for name in ("one", "other"))
     for name, array in one.agent.params.items():
