@@ -79,10 +79,10 @@ def run_sweep(
     if variants and eval_tree and "{" not in eval_tree and not dry_run:
         planners = _planner_rows(variants[0][1], eval_tree, tree)
     statuses = ["listed"] * len(work) if dry_run else _run_all(work, folder, jobs, slurm)
-    rows = []
+    rows, results = [], _Results(eval_tree)
     for place, (variant, _) in enumerate(variants):
         mine = slice(place * seeds, (place + 1) * seeds)
-        rows.append(_row(variant, folder / _folder_name(variant), [job.run for job in work[mine]], statuses[mine]))
+        rows.append(_row(variant, folder / _folder_name(variant), results.of(work[mine]), statuses[mine]))
     if not dry_run:
         (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planners + rows))
         _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
@@ -190,12 +190,40 @@ def _complete(job: Job) -> bool:
 # --- The table ---------------------------------------------------------------------------------------------------
 
 
+class _Results:
+    """What runs reached: on a tree to evaluate on, their agents' figures there; else their last evaluation in training.
+
+    A complete run is not done again for another such tree, so its log may be of the one before.
+    """
+
+    def __init__(self, eval_tree: str | None):
+        self._eval_tree = eval_tree
+        self._trees: dict[str, Any] = {}
+
+    def of(self, runs: Sequence[Job]) -> list[dict[str, float]]:
+        """Returns the figures of each of a variant's runs that has any."""
+        if self._eval_tree is None:
+            return [result for result in (_last_evaluation(job.run) for job in runs) if result]
+        complete = [job for job in runs if _complete(job)]
+        return self._on_tree(complete, _fill(self._eval_tree, complete[0].config)) if complete else []
+
+    def _on_tree(self, runs: Sequence[Job], folder: str) -> list[dict[str, float]]:
+        from r1jax.agent.agent import load_agent
+        from r1jax.training.tree import load_training_tree
+        from r1jax.training.tree_evaluation import TreeEvaluation
+
+        if folder not in self._trees:
+            self._trees[folder] = load_training_tree(folder)
+        evaluate = TreeEvaluation(runs[0].config, self._trees[folder])
+        figures = [evaluate(load_agent(job.run)) for job in runs]
+        return [{f"eval/{name}": value for name, value in found.items()} for found in figures]
+
+
 def _row(
-    variant: Mapping[str, Any], folder: pathlib.Path, runs: Sequence[pathlib.Path], statuses: Sequence[str]
+    variant: Mapping[str, Any], folder: pathlib.Path, results: Sequence[Mapping[str, float]], statuses: Sequence[str]
 ) -> dict[str, Any]:
     status = next((status for status in statuses if status != "complete"), "complete")
     row: dict[str, Any] = {"variant": _label(variant), "run": str(folder), "status": status}
-    results = [result for result in (_last_evaluation(run) for run in runs) if result]
     row["runs"] = len(results)
     for name in COLUMNS:
         values = [result[name] for result in results if name in result]

@@ -1,6 +1,7 @@
 """Training on a transition tree: the episodes are those on images, only cheaper."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -8,14 +9,15 @@ import pytest
 from PIL import Image
 from probes import BRIGHTEN, DARKEN, STOP, build, greedy_actions, probe_config
 
-from r1jax.agent.agent import Agent
+from r1jax.agent.agent import Agent, load_agent
 from r1jax.agent.encoder import Encoder, register_encoder
 from r1jax.agent.policy import Policy
-from r1jax.config import override
+from r1jax.config import load, override, to_dict
 from r1jax.degradations.dataset import to_float
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.statistics import group_mean
 from r1jax.reward.scorer import scorer
+from r1jax.training import sweep
 from r1jax.training.loop import train
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import load_training_tree
@@ -167,7 +169,8 @@ def test_action_values_are_those_of_trying_everything(config, tree):
 
 
 def test_distillation_learns_the_best_plans(config, tree, tmp_path):
-    fields = {"env.guard_weight": 0.0, "ppo.algorithm": "distill", "ppo.updates": 120, "ppo.minibatches": 4, "eval.every": 120}
+    fields = {"env.guard_weight": 0.0, "ppo.algorithm": "distill", "ppo.updates": 120, "ppo.minibatches": 4}
+    fields |= {"eval.every": 120}
     config = override(config, fields)
     evaluation = TreeEvaluation(config, tree)
     result = train(config, tmp_path / "run", tree=tree, evaluate=evaluation, progress=False)
@@ -255,6 +258,29 @@ def test_planners_on_a_tree(config, tree):
     best = np.maximum(best, tree.scores[tree.children[tree.roots]].max(1))
     gains = np.maximum(best - tree.scores[tree.roots], 0)
     assert rows["oracle"]["score_gain"] == pytest.approx(group_mean(gains, tree.mixes), abs=1e-5)
+
+
+def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_path, monkeypatch):
+    held_out = tmp_path / "held_out"
+    make(config, held_out, num_images=4, seed=1)
+    path = tmp_path / "probe.py"
+    path.write_text("from r1jax.config import Config, from_dict\ndef config():\n    return from_dict(CONFIG)\n"
+                    "def sweep():\n    yield {}\n".replace("CONFIG", repr(to_dict(config))))  # fmt: skip
+    asked = []
+
+    def train_here(command, log, environment):
+        asked.append(command)
+        run = pathlib.Path(command[command.index("--run") + 1])
+        train(load(path), run, tree=load_training_tree(folder), progress=False)
+        return 0
+
+    monkeypatch.setattr(sweep, "run_command", train_here)
+    for place in (folder, held_out):
+        *planners, row = sweep.run_sweep(path, tmp_path / "runs", tree=str(folder), eval_tree=str(place))
+        wanted = TreeEvaluation(config, load_training_tree(place))(load_agent(tmp_path / "runs" / "as_it_is"))
+        assert (row["eval/share"], row["eval/calls"]) == (wanted["share"], wanted["calls"])
+        assert [planner["variant"] for planner in planners] == ["random", "fixed order", "greedy", "oracle"]
+    assert len(asked) == 1  # a complete run is not done again
 
 
 def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
