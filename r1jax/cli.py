@@ -259,6 +259,7 @@ def _join_processes() -> int:
 def _train(args: argparse.Namespace) -> int:
     process = _join_processes()
     from r1jax import config as configuration
+    from r1jax.agent.agent import load_agent
     from r1jax.evaluation.during_training import TrainingEvaluation
     from r1jax.training.loop import train
     from r1jax.training.tree import load_training_tree
@@ -272,7 +273,8 @@ def _train(args: argparse.Namespace) -> int:
         evaluate = TreeEvaluation(config, load_training_tree(args.eval_tree))
     elif config.eval.every:
         make = lambda scorer: TrainingEvaluation(config, scorer)  # noqa: E731
-    result = train(config, run, evaluate=evaluate, make_evaluate=make, progress=not args.quiet, tree=tree)
+    init = load_agent(args.init) if args.init else None
+    result = train(config, run, evaluate=evaluate, make_evaluate=make, progress=not args.quiet, tree=tree, init=init)
     if process > 0:  # the first one speaks for all
         return 0
     last = result.history[-1] if result.history else {}
@@ -316,6 +318,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from r1jax.evaluation.command import run_evaluation
 
     config = configuration.load(args.config, args.overrides)
+    if args.tree:
+        return _evaluate_on_tree(args, config)
     table = run_evaluation(
         config,
         checkpoint=args.checkpoint,
@@ -331,6 +335,15 @@ def _evaluate(args: argparse.Namespace) -> int:
         progress=not args.quiet,
     )
     print(table.to_json() if args.json else table.to_markdown() if args.markdown else table.to_text())
+    return 0
+
+
+def _evaluate_on_tree(args: argparse.Namespace, config: Any) -> int:
+    from r1jax.agent.agent import load_agent
+    from r1jax.training.sweep import rows_on_tree, table
+
+    rows = rows_on_tree(config, args.tree, agent=load_agent(args.checkpoint))
+    print(json.dumps(rows) if args.json else table(rows))
     return 0
 
 
@@ -402,6 +415,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", _train, "Train an agent; continues a run that was stopped.", config=True)
     sub.add_argument("--run", dest="run_dir", help="the run's folder (default: runs/NAME)")
     sub.add_argument("--tree", help="train by look-ups in a folder that `r1jax tree build` has made")
+    sub.add_argument("--init", metavar="AGENT", help="start from the parameters of an agent's file or run")
     sub.add_argument("--eval-tree", help="evaluate by look-ups too, in a tree of held-out photos")
 
     sub = command("tree", _tree, "Compute every state of a config's training images once, for `train --tree`.")
@@ -427,6 +441,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--judge", action="store_true", help="add VSI, which no scorer here was trained on")
     sub.add_argument("--no-reference", action="store_true", help="add MANIQA, CLIP-IQA and MUSIQ (pip install pyiqa)")
     sub.add_argument("-o", "--output", help="folder for table, records, samples (default: RUN/evaluation)")
+    sub.add_argument("--tree", help="instead by look-ups in a tree of held-out photos, with the share of the oracle's gain")
     sub.add_argument("--trees", help="folder that keeps the oracle's trees for the next time")
     sub.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 

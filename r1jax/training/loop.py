@@ -30,6 +30,7 @@ from r1jax.degradations.dataset import TrainingData, load_photos
 from r1jax.degradations.mixes import parse_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.benchmark import digest
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
@@ -76,6 +77,7 @@ def train(
     progress: bool = True,
     data: Data | None = None,
     tree: TrainingTree | None = None,
+    init: Agent | None = None,
 ) -> TrainResult:
     """Trains an agent on all devices that JAX sees.
 
@@ -88,21 +90,24 @@ def train(
       progress: show a bar.
       data: training images, instead of those that `config.data` describes.
       tree: train by look-ups in it instead of on images.
+      init: start from this agent's parameters.
 
     Raises:
-      UsageError: a field of the config does not fit, or `run_dir` holds another run.
+      UsageError: a field of the config does not fit, `init` is of another shape, or `run_dir` holds another run.
       R1JaxError: a loss is not finite, or scores stay away.
     """
     # --- The run folder ------------------------------------------------------------------------------------------
     started = time.perf_counter()
     run_dir, ppo = pathlib.Path(run_dir), config.ppo
     first_process = jax.process_index() == 0
-    _claim(run_dir, config, resume, tree, write=first_process)
+    env = make_environment(config)
+    if init is not None:
+        _check_init(config, env, init)
+    _claim(run_dir, config, resume, tree, init, write=first_process)
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
     mesh = _mesh(ppo.episodes)
     data = data or tree or training_data(config.data)
-    env = make_environment(config)
     policy = Policy(encoder(config.agent.encoder), env, config.agent)
     acting, actor, tools = tree.task(config, env) if tree else (env, policy, env.toolbox.params)
     update_policy = make_update(actor, config)
@@ -137,7 +142,7 @@ def train(
         done = checkpoints.latest() or 0
         batches = _prefetched(pool, data, config, done)
         first = [] if done else [next(batches)]
-        state = _replicate(mesh, _fresh_state(actor, config, first[0] if first else None))
+        state = _replicate(mesh, _fresh_state(actor, config, first[0] if first else None, init))
         state = checkpoints.restore(state) if done else state
 
         # --- Updates ---------------------------------------------------------------------------------------------
@@ -227,16 +232,22 @@ def _key(seed: Any, update: Any, stream: int) -> Any:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), update), stream)
 
 
-def _claim(run_dir: pathlib.Path, config: Config, resume: bool, tree: TrainingTree | None, *, write: bool) -> None:
+def _claim(
+    run_dir: pathlib.Path, config: Config, resume: bool, tree: TrainingTree | None, init: Agent | None, *, write: bool
+) -> None:
     """Makes the run folder this config's, or refuses."""
-    path, on_tree = run_dir / "config.json", run_dir / "tree.json"
-    summary = tree.summary if tree else None
+    path = run_dir / "config.json"
     if tree:
         tree.check(config)
+    origins = {"tree": tree.summary if tree else None, "init": {"agent": digest(init.params)} if init else None}
     if path.is_file():
-        trained_on = json.loads(on_tree.read_text()) if on_tree.is_file() else None
-        if trained_on != summary:
-            raise UsageError(f"{run_dir}: holds a run on {trained_on or 'images'}, not {summary or 'images'}; use another")
+        for name, origin in origins.items():
+            file = run_dir / f"{name}.json"
+            held = json.loads(file.read_text()) if file.is_file() else None
+            if held != origin:
+                words = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
+                begins, nothing = words[name]
+                raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
         old = from_dict(json.loads(path.read_text()))
         if old != config:
             raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
@@ -244,8 +255,9 @@ def _claim(run_dir: pathlib.Path, config: Config, resume: bool, tree: TrainingTr
             raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
     elif write:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if summary:
-            on_tree.write_text(json.dumps(summary, indent=2) + "\n")
+        for name, origin in origins.items():
+            if origin:
+                (run_dir / f"{name}.json").write_text(json.dumps(origin, indent=2) + "\n")
         partial = path.with_suffix(".tmp")
         partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
         partial.replace(path)
@@ -285,13 +297,30 @@ def _rollout(env: Environment, policy: Policy, service: Any, mode: Any, mesh: Me
     return make_rollout(env, policy, service, mode, mesh=mesh)
 
 
-def _fresh_state(policy: Policy, config: Config, first: Any) -> TrainState:
+def _fresh_state(policy: Policy, config: Config, first: Any, init: Agent | None) -> TrainState:
     """Returns the state before the first update; without a batch to measure features on, only its shapes matter."""
+    if init is not None:
+        return TrainState(init.params, optimiser(config.ppo).init(init.params), init.params if config.ppo.lag else None)
     sample = None
     if first is not None:
         sample = jax.jit(policy.encoder.apply)(policy.encoder.params, jnp.asarray(first.degraded))
     params = policy.init(_key(config.seed, 0, 0), sample)
     return TrainState(params, optimiser(config.ppo).init(params), params if config.ppo.lag else None)
+
+
+def _check_init(config: Config, env: Environment, init: Agent) -> None:
+    """Raises UsageError where an agent's parameters would mean something else in the policy of this config, or not fit."""
+    frozen = encoder(config.agent.encoder)
+    wanted = {
+        "env.toolbox": (env.toolbox.names, init.env.toolbox.names),
+        "env.horizon": (env.horizon, init.env.horizon),
+        "env.stop": (env.num_actions, init.env.num_actions),
+        "agent.encoder": (f"{frozen.name} {frozen.version}", f"{init.policy.encoder.name} {init.policy.encoder.version}"),
+        "agent.hidden": (config.agent.hidden, init.config.agent.hidden),
+    }
+    for name, (here, there) in wanted.items():
+        if here != there:
+            raise UsageError(f"--init: the agent was trained with {name} {there}, this config has {here}")
 
 
 def _agent(policy: Policy, state: TrainState, env: Environment, config: Config) -> Agent:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from r1jax import config as configuration
+from r1jax.agent.agent import Agent, load_agent
 from r1jax.config import Config
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tradeoff import tradeoff
@@ -77,7 +78,7 @@ def run_sweep(
             work.append(_job(path, variant | base, configuration.override(config, {"seed": seed}), run, trees))
     planners = []  # before the runs: a tree that does not fit is refused before hours are spent
     if variants and eval_tree and "{" not in eval_tree and not dry_run:
-        planners = _planner_rows(variants[0][1], eval_tree, tree)
+        planners = rows_on_tree(variants[0][1], eval_tree, tree)
     statuses = ["listed"] * len(work) if dry_run else _run_all(work, folder, jobs, slurm)
     rows, results = [], _Results(eval_tree)
     for place, (variant, _) in enumerate(variants):
@@ -89,16 +90,30 @@ def run_sweep(
     return planners + rows
 
 
-def _planner_rows(config: Config, eval_tree: str, tree: str | None) -> list[dict[str, Any]]:
-    """Returns a row for each planner that needs no training, in the environment of the first variant."""
+def rows_on_tree(
+    config: Config, eval_tree: str, tree: str | None = None, agent: Agent | None = None
+) -> list[dict[str, Any]]:
+    """Returns a row of the table for each planner that needs no training, and for an agent.
+
+    Args:
+      config: its environment is used, or the agent's own.
+      eval_tree: the tree that they are evaluated on.
+      tree: what the best fixed order is chosen on; without it there is no such row.
+
+    Raises:
+      UsageError: the tree does not belong to the config or the agent.
+    """
     from r1jax.training.tree import load_training_tree
     from r1jax.training.tree_evaluation import TreeEvaluation
 
+    if agent is not None:
+        config = agent.config
     training = load_training_tree(tree) if tree and "{" not in tree else None
-    planners = TreeEvaluation(config, load_training_tree(eval_tree)).planners(training)
-    named = {name: {f"eval/{key}": value for key, value in figures.items()} for name, figures in planners.items()}
+    evaluation = TreeEvaluation(config, load_training_tree(eval_tree))
+    figures = dict(evaluation.planners(training)) | ({"agent": evaluation(agent)} if agent else {})
+    named = {name: {f"eval/{key}": value for key, value in values.items()} for name, values in figures.items()}
     empty: dict[str, Any] = {"run": "", "status": "planner", "runs": 0} | {f"{name}/interval": None for name in COLUMNS}
-    return [{"variant": name} | empty | figures for name, figures in named.items()]
+    return [{"variant": name} | empty | values for name, values in named.items()]
 
 
 def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -208,7 +223,6 @@ class _Results:
         return self._on_tree(complete, _fill(self._eval_tree, complete[0].config)) if complete else []
 
     def _on_tree(self, runs: Sequence[Job], folder: str) -> list[dict[str, float]]:
-        from r1jax.agent.agent import load_agent
         from r1jax.training.tree import load_training_tree
         from r1jax.training.tree_evaluation import TreeEvaluation
 

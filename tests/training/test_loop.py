@@ -47,6 +47,19 @@ def test_two_runs_are_equal(straight, tmp_path):
     assert_same_run(run(tmp_path / "run"), straight)
 
 
+def test_a_run_begins_from_an_agent(straight, tmp_path):
+    still = probe_config(ppo__updates=1, ppo__learning_rate=0.0)
+    result = run(tmp_path / "run", still, init=straight.agent)
+    for name, array in straight.agent.params.items():
+        np.testing.assert_array_equal(result.agent.params[name], array, err_msg=name)
+    with pytest.raises(UsageError, match=r"holds a run that began from .*, not fresh parameters"):
+        run(tmp_path / "run", still)
+    for field, value in (("agent__hidden", (16,)), ("env__horizon", 1), ("env__toolbox", ("probe_noop",))):
+        with pytest.raises(UsageError, match=f"--init: the agent was trained with {field.replace('__', '.')}"):
+            run(tmp_path / "other", probe_config(**{field: value}), init=straight.agent)
+    assert not (tmp_path / "other").exists()
+
+
 def test_another_seed_is_another_run(straight, tmp_path):
     other = run(tmp_path / "run", probe_config(seed=1, ppo__updates=1))
     assert untimed(other.history)[0] != untimed(straight.history)[0]

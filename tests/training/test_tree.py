@@ -280,6 +280,9 @@ def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_p
         wanted = TreeEvaluation(config, load_training_tree(place))(load_agent(tmp_path / "runs" / "as_it_is"))
         assert (row["eval/share"], row["eval/calls"]) == (wanted["share"], wanted["calls"])
         assert [planner["variant"] for planner in planners] == ["random", "fixed order", "greedy", "oracle"]
+        rows = sweep.rows_on_tree(config, str(place), agent=load_agent(tmp_path / "runs" / "as_it_is"))
+        assert [other["variant"] for other in rows] == ["random", "greedy", "oracle", "agent"]
+        assert rows[-1]["eval/share"] == wanted["share"]
     assert len(asked) == 1  # a complete run is not done again
 
 
