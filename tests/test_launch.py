@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from r1jax import cli
+from r1jax import commands
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.training.sweep import run_sweep
 
@@ -339,12 +339,12 @@ def joined(monkeypatch):
 
 def test_train_joins_nobody_unless_asked(joined, monkeypatch):
     monkeypatch.setenv("R1JAX_DISTRIBUTED", "0")
-    assert cli._join_processes() == 0
+    assert commands.join_processes() == 0
     assert joined == []
 
 
 def test_train_leaves_the_cluster_to_jax(joined):
-    assert cli._join_processes() == 0
+    assert commands.join_processes() == 0
     assert joined == [{}]
 
 
@@ -352,9 +352,9 @@ def test_train_joins_at_the_given_address(joined, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "n7:1234")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(UsageError, match=r"^JAX_PROCESS_ID: want a whole number"):
-        cli._join_processes()
+        commands.join_processes()
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
-    cli._join_processes()
+    commands.join_processes()
     [keywords] = joined
     assert keywords.pop("cluster_detection_method") == "deactivate"  # which would leave a process one GPU only
     assert keywords == {"coordinator_address": "n7:1234", "num_processes": 2, "process_id": 1}
@@ -366,4 +366,4 @@ def test_failing_to_join_is_one_line(joined, monkeypatch):
 
     monkeypatch.setattr("jax.distributed.initialize", fail)
     with pytest.raises(R1JaxError, match=r"did not join: deadline$"):
-        cli._join_processes()
+        commands.join_processes()
