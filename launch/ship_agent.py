@@ -14,6 +14,7 @@ from r1jax.config import to_dict
 from r1jax.weights import weight_file
 
 FOLDER = weight_file("denoise").parent
+LOGGED = 250  # updates in the log, about
 SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "eval/psnr_y_gain", "eval/calls", "eval/worse")
 
 
@@ -26,7 +27,9 @@ def main() -> None:
     save_agent(FOLDER / "agent.safetensors", agent)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     kept = ["update", *SHOWN, "missing_share", "explained_variance", "approx_kl", "service/requests", "service/hit_rate"]
-    log = [{key: round(row[key], 5) for key in kept if key in row} for row in rows]
+    every = max(1, len(rows) // LOGGED)
+    logged = [row for row in rows if row["update"] % every == 0 or "eval/score_gain" in row]
+    log = [{key: round(row[key], 5) for key in kept if key in row} for row in logged]
     (FOLDER / "agent.log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     (FOLDER / "agent.md").write_text(card(to_dict(agent.config), rows))
 
@@ -42,7 +45,7 @@ def card(config: dict[str, dict], rows: list[dict[str, float]]) -> str:
         "the 451 photos of [PHOTOS.md](PHOTOS.md) under the eight mixes of group A. It needs no labels; its encoder is the frozen network",
         "of the [scorer](scorer.md) and what that sees. Mixes of groups B and C, and the photos of its figures, were never seen.",
         "",
-        f"Seed {config['seed']}, {len(rows)} updates on images ([agent.log.jsonl](agent.log.jsonl) is their log), begun from an agent that had",
+        f"Seed {config['seed']}, {len(rows)} updates on images ([agent.log.jsonl](agent.log.jsonl) is a log of every few), begun from an agent that had",
         "learned on a transition tree; docs/reproduce-weights.md has the commands.",
         "",
         "| field | value |",
