@@ -4,8 +4,8 @@
     r1jax train configs/lite_agent.py --tree trees/lite_agent --run runs/lite_agent
 
 PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped one, and how its
-training went on from here on images. The tree takes 20 minutes of two cores, the training on it two. Without --tree, --init
-or a GPU it takes hours: an update is 1024 episodes.
+training went on from here on images. The tree takes half an hour of two cores, the training on it two minutes. Without
+--tree, --init or a GPU it takes hours: an update is 1024 episodes.
 """
 
 from r1jax.config import AgentConfig, Config, DataConfig, EnvConfig, EvalConfig, PPOConfig
