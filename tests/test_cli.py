@@ -123,7 +123,7 @@ def test_a_target_that_cannot_be_written_is_one_line(photos, tmp_path, capsys):
         (["train", "configs/quickstart.py", "--ppo.clip"], "want --ppo.clip=VALUE"),
         (["evaluate", "configs/quickstart.py", "--planners", "wise"], "no planner 'wise'"),
         (["evaluate", "configs/quickstart.py", "--checkpoint", "nowhere"], "nowhere: no agent here"),
-        (["evaluate", "configs/quickstart.py", "--env.horizon=9"], "trained for 4"),
+        (["evaluate", "configs/quickstart.py", "--env.horizon=9"], "trained for 3"),
         (["sweep", "configs/quickstart.py"], "defines no sweep()"),
         (["report", "nowhere"], "no such run folder"),
         (["synth", "nowhere", "-o", "out"], "no such folder"),
