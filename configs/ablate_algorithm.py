@@ -1,5 +1,4 @@
-"""Ablation: PPO against GRPO, REINFORCE with a leave-one-out baseline, V-trace with a policy that lags behind, and distill,
-which learns what each action of the tree is worth.
+"""Ablation: PPO, GRPO, REINFORCE with a leave-one-out baseline, V-trace with a policy that lags behind, or distillation.
 
     r1jax sweep configs/ablate_algorithm.py --tree trees/ablation --eval-tree trees/ablation_test --seeds 3
 

@@ -1,7 +1,10 @@
 """The agent that the package ships: lite toolbox, lite scorer, up to three tool calls.
 
-    r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 1276 --beam 16 --photos PHOTOS
     r1jax train configs/lite_agent.py --tree trees/lite_agent --run runs/lite_agent
+
+The tree, once:
+
+    r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 1276 --beam 16 --photos PHOTOS
 
 PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped one, and how its
 training went on from here on images. The tree takes half an hour of two cores, the training on it two minutes. Without
