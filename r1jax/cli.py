@@ -1,5 +1,5 @@
-"""The command `r1jax`: its arguments. What is done with them is in `r1jax.commands`, which imports it when it is asked for,
-so that `--help` is quick.
+"""The command `r1jax`: its arguments. `r1jax.commands` acts on them, and imports what a command needs when it runs, so that
+`--help` is quick.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr. `--json` prints tables as JSON.
 """

@@ -101,14 +101,14 @@ def train(
     run_dir, ppo = pathlib.Path(run_dir), config.ppo
     first_process = jax.process_index() == 0
     env = make_environment(config)
+    policy = Policy(encoder(config.agent.encoder), env, config.agent)
     if init is not None:
-        _check_init(config, env, init)
+        _check_init(policy, env, init)
     _claim(run_dir, config, resume, tree, init, write=first_process)
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
     mesh = _mesh(ppo.episodes)
     data = data or tree or training_data(config.data)
-    policy = Policy(encoder(config.agent.encoder), env, config.agent)
     acting, actor, tools = tree.task(config, env) if tree else (env, policy, env.toolbox.params)
     update_policy = make_update(actor, config)
     with contextlib.ExitStack() as stack:
@@ -239,14 +239,15 @@ def _claim(
     path = run_dir / "config.json"
     if tree:
         tree.check(config)
-    origins = {"tree": tree.summary if tree else None, "init": {"agent": digest(init.params)} if init else None}
+    begun = {"agent": digest(init.params)} if init else None
+    origins = [
+        (run_dir / "tree.json", tree.summary if tree else None, "holds a run on", "images"),
+        (run_dir / "init.json", begun, "holds a run that began from", "fresh parameters"),
+    ]
     if path.is_file():
-        for name, origin in origins.items():
-            file = run_dir / f"{name}.json"
+        for file, origin, begins, nothing in origins:
             held = json.loads(file.read_text()) if file.is_file() else None
             if held != origin:
-                words = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
-                begins, nothing = words[name]
                 raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
         old = from_dict(json.loads(path.read_text()))
         if old != config:
@@ -255,9 +256,9 @@ def _claim(
             raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
     elif write:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for name, origin in origins.items():
+        for file, origin, *_ in origins:
             if origin:
-                (run_dir / f"{name}.json").write_text(json.dumps(origin, indent=2) + "\n")
+                file.write_text(json.dumps(origin, indent=2) + "\n")
         partial = path.with_suffix(".tmp")
         partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
         partial.replace(path)
@@ -308,15 +309,14 @@ def _fresh_state(policy: Policy, config: Config, first: Any, init: Agent | None)
     return TrainState(params, optimiser(config.ppo).init(params), params if config.ppo.lag else None)
 
 
-def _check_init(config: Config, env: Environment, init: Agent) -> None:
+def _check_init(policy: Policy, env: Environment, init: Agent) -> None:
     """Raises UsageError where an agent's parameters would mean something else in the policy of this config, or not fit."""
-    frozen = encoder(config.agent.encoder)
     wanted = {
         "env.toolbox": (env.toolbox.names, init.env.toolbox.names),
         "env.horizon": (env.horizon, init.env.horizon),
         "env.stop": (env.num_actions, init.env.num_actions),
-        "agent.encoder": (f"{frozen.name} {frozen.version}", f"{init.policy.encoder.name} {init.policy.encoder.version}"),
-        "agent.hidden": (config.agent.hidden, init.config.agent.hidden),
+        "agent.encoder": tuple(f"{of.encoder.name} {of.encoder.version}" for of in (policy, init.policy)),
+        "agent.hidden": (policy.config.hidden, init.policy.config.hidden),
     }
     for name, (here, there) in wanted.items():
         if here != there:

@@ -170,9 +170,7 @@ class TrainingTree:
             lacking = np.maximum(config.env.guard_band - self.metrics[STRUCTURE], 0)
             lacking[self.roots] = 0
             scores = scores - config.env.guard_weight * lacking
-        levels = [self.roots[:, None]]
-        for _ in range(env.horizon):
-            levels.append(children[levels[-1]].reshape(len(self.roots), -1))
+        levels = _levels(children, self.roots, env.horizon)
         following = np.zeros(levels[-1].shape, np.float32)
         found: list[np.ndarray] = []
         for before, after in zip(levels[-2::-1], levels[:0:-1], strict=True):
@@ -220,10 +218,15 @@ class TrainingTree:
 
 def reached(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], calls: int) -> Int[np.ndarray, "r s"]:
     """Returns the state that each sequence of up to `calls` tools ends in, in the heap's order."""
+    return np.concatenate(_levels(children, roots, calls), axis=1)
+
+
+def _levels(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], calls: int) -> list[Int[np.ndarray, "r _"]]:
+    """Returns the states after no tool, after each tool, after each two, ..., up to `calls`."""
     levels = [roots[:, None]]
     for _ in range(calls):
         levels.append(children[levels[-1]].reshape(len(roots), -1))
-    return np.concatenate(levels, axis=1)
+    return levels
 
 
 def identify(config: Config) -> dict[str, Any]:

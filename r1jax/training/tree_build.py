@@ -256,4 +256,4 @@ def _print_estimate(
 def _most_states(num_tools: int, horizon: int, beam: int) -> int:
     if not beam:
         return num_states(num_tools, horizon)
-    return 1 + sum(num_tools * (min(beam, num_tools**t) if t else 1) for t in range(horizon))
+    return 1 + num_tools * sum(min(beam, num_tools**t) for t in range(horizon))
