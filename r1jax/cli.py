@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("restore", commands.run_restore, "Restore photos with an agent and print the plans that it took.")
     sub.add_argument("images", nargs="+", help="files, folders, patterns")
     sub.add_argument("-o", "--output", help="a file for one image, else a folder (default: NAME_restored.png)")
-    sub.add_argument("--agent", help="a trained agent or its run folder (default: the shipped one)")
+    whose = sub.add_mutually_exclusive_group()
+    whose.add_argument("--agent", help="a trained agent or its run folder (default: the shipped one)")
+    whose.add_argument("--toolbox", default="lite", help="whose agent restores: lite or published (default: %(default)s)")
     sub.add_argument("--upscale", type=int, default=1, choices=(1, 2, 3, 4), help="enlarge so many times")
     search = "how to plan: argmax, sample:N, beam:N or beam:N:value (default: %(default)s)"
     sub.add_argument("--search", default="argmax", help=search)

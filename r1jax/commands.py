@@ -23,7 +23,7 @@ def run_restore(args: argparse.Namespace) -> int:
     jobs, failures = _restore_jobs(args)
     if not jobs:
         return 1
-    restorer, rows = Restorer(load_agent(args.agent)), []
+    restorer, rows = Restorer(load_agent(args.agent, args.toolbox)), []
     plan, planned = None, 0  # the plan that is followed, and by how many images
     for source, target in jobs:
         try:

@@ -18,7 +18,7 @@ from r1jax.config import Config, from_dict, to_dict
 from r1jax.env.environment import Environment, State
 from r1jax.errors import R1JaxError, UsageError, WeightMismatch
 from r1jax.tools.toolbox import toolbox
-from r1jax.weights import weight_file
+from r1jax.weights import SHIPPED_AGENTS, weight_file
 
 _FILE = "agent.safetensors"
 
@@ -79,15 +79,18 @@ def _write(path: pathlib.Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def load_agent(path: str | pathlib.Path | None = None) -> Agent:
+def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") -> Agent:
     """Loads an agent from a .safetensors file, its folder or a run folder; None is the shipped one.
 
+    Args:
+      toolbox: whose shipped agent, where `path` is None: "lite" or "published".
+
     Raises:
-      UsageError: there is no agent at `path`.
+      UsageError: there is no agent at `path`, none is shipped for the toolbox, or the toolbox's weights are not here.
       R1JaxError: the file is not an agent's, or was trained on the features of other encoder weights.
       WeightMismatch: its arrays do not fit its own config.
     """
-    file = _find(path)
+    file = _shipped(toolbox) if path is None else _find(path)
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             metadata = json.loads((opened.metadata() or {})["agent"])
@@ -105,9 +108,13 @@ def load_agent(path: str | pathlib.Path | None = None) -> Agent:
     return Agent(policy, params, env, config)
 
 
-def _find(path: str | pathlib.Path | None) -> pathlib.Path:
-    if path is None:
-        path = weight_file("agent")
+def _shipped(toolbox: str) -> pathlib.Path:
+    if toolbox not in SHIPPED_AGENTS:
+        raise UsageError(f"toolbox {toolbox!r}: no agent is shipped for it; there are {', '.join(SHIPPED_AGENTS)}")
+    return weight_file("agent", toolbox)
+
+
+def _find(path: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(path)
     for file in (path, path / _FILE, path / "agent" / _FILE):
         if file.is_file():

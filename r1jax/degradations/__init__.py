@@ -8,7 +8,7 @@ from r1jax.degradations.dataset import (
     build_benchmark,
     load_photos,
 )
-from r1jax.degradations.mixes import GROUPS, MIXES, Degraded, Mix, degrade, mix_name, parse_mixes
+from r1jax.degradations.mixes import GROUPS, MIXES, Degraded, Mix, degrade, mix_name, parse_mixes, training_mixes
 from r1jax.degradations.operations import OPERATIONS, operation
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "mix_name",
     "operation",
     "parse_mixes",
+    "training_mixes",
 ]

@@ -6,6 +6,7 @@ Group A's mixes are for training, B and C are never seen in it. Operations run l
 import dataclasses
 import difflib
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,18 @@ GROUPS: dict[str, tuple[Mix, ...]] = {
 MIXES: tuple[Mix, ...] = GROUPS["A"] + GROUPS["B"] + GROUPS["C"]
 
 
+def _wide() -> tuple[Mix, ...]:
+    """Every one to three degradations, in the order of a camera, that are not in A and hold no mix of B or C."""
+    order = ("rain", "haze", "dark", "motion blur", "defocus blur", "noise", "low resolution", "jpeg")
+    every = (mix for size in (1, 2, 3) for mix in itertools.combinations(order, size))
+    held_out = [set(mix) for mix in GROUPS["B"] + GROUPS["C"]]
+    of_a = [set(mix) for mix in GROUPS["A"]]
+    return tuple(mix for mix in every if set(mix) not in of_a and not any(held <= set(mix) for held in held_out))
+
+
+GROUPS["wide"] = _wide()
+
+
 @dataclasses.dataclass(frozen=True)
 class Degraded:
     """A degraded image and how it came about.
@@ -66,7 +79,7 @@ def mix_name(mix: Mix) -> str:
 
 
 def parse_mixes(text: str) -> tuple[Mix, ...]:
-    """Returns the mixes of a group ("A", "B", "C", "single", "all") or of a list "noise+jpeg,rain+haze".
+    """Returns the mixes of a group ("A", "B", "C", "single", "wide", "all") or of a list "noise+jpeg,rain+haze".
 
     Raises:
       UsageError: a name is neither a group nor a degradation.
@@ -89,6 +102,19 @@ def _parse_mix(text: str) -> Mix:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPERATIONS)}"
             raise UsageError(f"degradation {key!r} is unknown; {hint}")
     return mix
+
+
+def training_mixes(mixes: str, extra: str) -> tuple[Mix, ...]:
+    """Returns the mixes of training, each as often as it is to be drawn: `mixes` and `extra` by half each.
+
+    Raises:
+      UsageError: as `parse_mixes`.
+    """
+    first = parse_mixes(mixes)
+    if not extra:
+        return first
+    second = parse_mixes(extra)
+    return first * max(1, round(len(second) / len(first))) + second * max(1, round(len(first) / len(second)))
 
 
 def degrade(

@@ -50,32 +50,32 @@ def restore(
     agent: str | pathlib.Path | Agent | None = None,
     upscale: int = 1,
     search: str = "argmax",
+    toolbox: str = "lite",
 ) -> Restoration:
-    """Restores a photo with the shipped agent, or with another one.
+    """Restores a photo with a shipped agent, or with another one.
 
     Args:
       image: a file, or sRGB uint8 [H, W, 3].
       agent: an agent, or where one is saved.
       upscale: the result is so many times larger; the agent starts from the bicubic enlargement.
       search: how it plans, see `r1jax.evaluation.search.Search`: "argmax", "sample:8", "beam:3".
+      toolbox: whose shipped agent, where none is given: "lite" or "published".
 
     Raises:
       ImageError: the file cannot be read.
-      UsageError: `upscale` is not in 1..4, or there is no agent.
+      UsageError: `upscale` is not in 1..4, there is no agent, or its tools' weights are not here.
     """
     pixels = image if isinstance(image, np.ndarray) else read_image(image).pixels
-    return _restorer(agent)(pixels, upscale, search=search)
-
-
-def _restorer(agent: str | pathlib.Path | Agent | None) -> "Restorer":
     if isinstance(agent, Agent):
-        return Restorer(agent)
-    return _loaded_restorer(None if agent is None else str(agent))
+        restorer = Restorer(agent)
+    else:
+        restorer = _loaded_restorer(None if agent is None else str(agent), toolbox)
+    return restorer(pixels, upscale, search=search)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded_restorer(path: str | None) -> "Restorer":
-    return Restorer(load_agent(path))
+def _loaded_restorer(path: str | None, toolbox: str) -> "Restorer":
+    return Restorer(load_agent(path, toolbox))
 
 
 class Restorer:

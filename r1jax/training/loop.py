@@ -27,7 +27,7 @@ from r1jax.agent.encoder import encoder
 from r1jax.agent.policy import Policy
 from r1jax.config import Config, DataConfig, PPOConfig, RewardConfig, from_dict, to_dict
 from r1jax.degradations.dataset import TrainingData, load_photos
-from r1jax.degradations.mixes import parse_mixes
+from r1jax.degradations.mixes import training_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.benchmark import digest
@@ -195,7 +195,8 @@ def training_data(config: DataConfig) -> TrainingData:
     Raises:
       UsageError: no such photos or mixes.
     """
-    return TrainingData(load_photos(config.photos), parse_mixes(config.mixes), config.crop, config.clean_share)
+    mixes = training_mixes(config.mixes, config.extra_mixes)
+    return TrainingData(load_photos(config.photos), mixes, config.crop, config.clean_share)
 
 
 def _prefetched(pool: ThreadPoolExecutor, data: Data, config: Config, start: int) -> Iterator[Any]:

@@ -23,7 +23,7 @@ from r1jax.agent.agent import make_environment
 from r1jax.agent.encoder import encoder
 from r1jax.config import Config, to_dict
 from r1jax.degradations.dataset import NamedPhoto, degraded_pair, load_photos
-from r1jax.degradations.mixes import Mix, mix_name, parse_mixes
+from r1jax.degradations.mixes import Mix, mix_name, training_mixes
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import judges
 from r1jax.evaluation.command import open_scorer
@@ -95,7 +95,8 @@ def tree_images(config: Config, photos: str | None = None, seed: int = 0) -> Tre
       UsageError: no such photos or mixes.
     """
     data = config.data
-    return TreeImages(load_photos(photos or data.photos), parse_mixes(data.mixes), data.crop, data.clean_share, seed)
+    mixes = training_mixes(data.mixes, data.extra_mixes)
+    return TreeImages(load_photos(photos or data.photos), mixes, data.crop, data.clean_share, seed)
 
 
 def build_training_tree(

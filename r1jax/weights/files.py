@@ -19,10 +19,12 @@ from safetensors.numpy import save_file
 from r1jax.errors import R1JaxError, WeightMismatch
 from r1jax.nets import skeleton
 
+SHIPPED_AGENTS = ("lite", "published")  # the toolboxes that the package has an agent for
 
-def weight_file(name: str) -> pathlib.Path:
-    """Returns where the package keeps the shipped weights `name`: a lite tool, "scorer" or "agent"."""
-    return pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / "lite" / f"{name}.safetensors"
+
+def weight_file(name: str, toolbox: str = "lite") -> pathlib.Path:
+    """Returns where the package keeps the shipped weights `name`: a lite tool, "scorer", or a toolbox's "agent"."""
+    return pathlib.Path(str(importlib.resources.files("r1jax"))) / "assets" / toolbox / f"{name}.safetensors"
 
 
 def flat_state(module: nnx.Module) -> dict[str, np.ndarray]:

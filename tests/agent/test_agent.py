@@ -81,6 +81,11 @@ def test_what_is_no_agent_is_refused_in_one_line(agent, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_toolbox_without_a_shipped_agent_is_refused_in_one_line():
+    with pytest.raises(UsageError, match="'full': no agent is shipped for it; there are lite, published"):
+        load_agent(toolbox="full")
+
+
 def test_other_weights_of_the_encoder_are_refused_in_one_line(agent, tmp_path):
     eyes = dataclasses.replace(agent.policy.encoder, version="older")
     save_agent(tmp_path / "a.safetensors", dataclasses.replace(agent, policy=Policy(eyes, agent.env, agent.config.agent)))

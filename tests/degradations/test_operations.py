@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from r1jax.degradations import GROUPS, MIXES, OPERATIONS, degrade, parse_mixes
+from r1jax.degradations import GROUPS, MIXES, OPERATIONS, degrade, parse_mixes, training_mixes
 from r1jax.degradations.depth import read_depth, synthetic_depth
 from r1jax.degradations.operations import compress_jpeg, disk_kernel, motion_kernel
 from r1jax.errors import ImageError, UsageError
@@ -153,3 +153,18 @@ def test_parsing_of_mixes():
         parse_mixes("noisy")
     with pytest.raises(UsageError, match="empty"):
         parse_mixes(" ,")
+
+
+def test_wide_mixes_hold_no_mix_that_is_kept_for_evaluation():
+    wide = [frozenset(mix) for mix in GROUPS["wide"]]
+    assert len(wide) == len(set(wide)) == 8 + 16 + 28
+    held_out = [frozenset(mix) for mix in GROUPS["B"] + GROUPS["C"]]
+    assert not any(held <= mix for held in held_out for mix in wide)
+    assert not {frozenset(mix) for mix in GROUPS["A"]} & set(wide)
+
+
+def test_extra_mixes_are_half_of_the_training():
+    assert training_mixes("A", "") == GROUPS["A"]
+    mixes = training_mixes("A", "wide")
+    assert sum(mix in GROUPS["A"] for mix in mixes) == 48 and len(mixes) == 100
+    assert training_mixes("A", "noise") == GROUPS["A"] + (("noise",),) * 8
