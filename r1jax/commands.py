@@ -247,6 +247,10 @@ def run_tree(args: argparse.Namespace) -> int:
     index, _, parts = args.part.partition("/")
     if not (index.isdecimal() and parts.isdecimal() and int(index) < int(parts)):
         raise UsageError(f"--part {args.part}: want I/N with I from 0 to N - 1")
+    if args.beam < 0:
+        raise UsageError(f"--beam {args.beam}: want a number of states, or 0 for all of them")
+    if args.images is not None and args.images < 1:
+        raise UsageError(f"--images {args.images}: want at least 1")
     result = build_training_tree(
         configuration.load(args.config, args.overrides),
         args.output,
