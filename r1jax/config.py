@@ -56,6 +56,7 @@ class RewardConfig:
     """The quality scorer and the service around it."""
 
     scorer: str = "lite"  # a registered scorer, or FILE.py:Class for your own
+    metric: str = ""  # on a tree: reward by this full-reference metric of its states instead, "psnr_y" in decibels
     # Keyword arguments of the scorer: --reward.options.model=Qwen/Qwen3-VL-4B-Instruct
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mode: Literal["ticket", "blocking", "outside", "graph"] = "ticket"

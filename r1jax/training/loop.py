@@ -105,6 +105,7 @@ def train(
     if init is not None:
         _check_init(policy, env, init)
     _claim(run_dir, config, resume, tree, init, write=first_process)
+    tree = tree.rewarding(config.reward.metric) if tree and config.reward.metric else tree
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
     mesh = _mesh(ppo.episodes)
@@ -240,6 +241,8 @@ def _claim(
     path = run_dir / "config.json"
     if tree:
         tree.check(config)
+    elif config.reward.metric:
+        raise UsageError(f"reward.metric={config.reward.metric}: the states of a tree have metrics; give one by --tree")
     begun = {"agent": digest(init.params)} if init else None
     origins = [
         (run_dir / "tree.json", tree.summary if tree else None, "holds a run on", "images"),

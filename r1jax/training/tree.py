@@ -181,6 +181,10 @@ class TrainingTree:
             following = found[-1].max(-1)
         return np.concatenate(found[::-1], axis=1).reshape(-1, env.num_actions)
 
+    def rewarding(self, metric: str) -> "TrainingTree":
+        """Returns the same tree with a metric of its states for their scores."""
+        return dataclasses.replace(self, scores=self.metrics[metric])
+
     @property
     def scorer(self) -> GraphScorer:
         """The scorer that looks scores up."""
@@ -212,6 +216,8 @@ class TrainingTree:
                 raise UsageError(f"the tree has {name} {made[name]}, this config {wanted[name]}; build another")
         if config.env.guard_weight and STRUCTURE not in self.metrics:
             raise UsageError("env.guard_weight: the tree was built without the structure kept; build another")
+        if (metric := config.reward.metric) and metric not in self.metrics:
+            raise UsageError(f"reward.metric={metric}: the tree's states have {', '.join(self.metrics) or 'none'}")
         if config.env.horizon > made["horizon"]:
             raise UsageError(f"env.horizon={config.env.horizon}: the tree has {made['horizon']} calls; build another")
 
