@@ -5,6 +5,7 @@
 A tree for each scorer, built as configs/ablation.py says but into trees/SCORER and trees/SCORER_test, with
 --reward.scorer=SCORER. deqa needs a GPU, maniqa, clip-iqa and musiq need pyiqa: docs/guide-scorers.md. Scores of different
 scorers do not compare: look at PSNR-Y, or evaluate the saved agents with one judge. One without its scorer fails alone.
+The last variant is no scorer's: PSNR-Y against the clean crop in decibels, which a tree knows and no-reference scores replace.
 """
 
 import dataclasses
@@ -25,3 +26,5 @@ def config() -> Config:
 def sweep() -> Iterator[dict[str, Any]]:
     for scorer in ("lite", "deqa", "maniqa", "clip-iqa", "musiq"):
         yield {"reward.scorer": scorer}
+    # Decibels are some ten times a score's numbers, and the critic's loss goes with their square.
+    yield {"reward.scorer": "lite", "reward.metric": "psnr_y", "env.step_cost": 0.15, "ppo.value_coef": 0.05}

@@ -17,8 +17,8 @@ from r1jax.config import AgentConfig, Config, DataConfig, EnvConfig, EvalConfig,
 def config() -> Config:
     return Config(
         name="lite_agent",
-        data=DataConfig(photos="builtin:train", mixes="A", crop=96, clean_share=0.04),
-        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.05),
+        data=DataConfig(photos="builtin:train", mixes="A", crop=96, extra_mixes="wide", clean_share=0.04),
+        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.03),
         agent=AgentConfig(encoder="lite_statistics", hidden=(256, 128)),
         ppo=PPOConfig(
             updates=150,
