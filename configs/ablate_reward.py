@@ -5,7 +5,7 @@
 A tree for each scorer, built as configs/ablation.py says but into trees/SCORER and trees/SCORER_test, with
 --reward.scorer=SCORER. deqa needs a GPU, maniqa, clip-iqa and musiq need pyiqa: docs/guide-scorers.md. Scores of different
 scorers do not compare: look at PSNR-Y, or evaluate the saved agents with one judge. One without its scorer fails alone.
-The last variant is no scorer's: PSNR-Y against the clean crop in decibels, which a tree knows and no-reference scores replace.
+The last variant is no scorer's: PSNR-Y against the clean crop in decibels, which a tree knows and a score stands in for.
 """
 
 import dataclasses

@@ -28,7 +28,8 @@ INTRODUCTIONS = {
     "published": [
         "The agent behind `r1jax restore --toolbox published`: seven tools with weights that others trained, at most two calls, trained by",
         "`configs/published_agent.py` on a transition tree of crops of the 451 photos of [PHOTOS.md](../lite/PHOTOS.md) under the mixes of",
-        "group A. It needs no labels; its encoder is the frozen network of the [lite scorer](../lite/scorer.md), its reward that scorer.",
+        "group A. Its encoder is the frozen network of the [lite scorer](../lite/scorer.md); its reward is PSNR against the clean crop, which",
+        "the tree holds, because that scorer overrates what these networks draw.",
         "docs/guide-weights.md has its figures on photos that it never saw, and docs/reproduce-weights.md the commands.",
     ],
 }

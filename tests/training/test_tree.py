@@ -184,14 +184,15 @@ def test_distillation_learns_the_best_plans(config, tree, tmp_path):
 
 def test_a_metric_for_reward(config, tree, tmp_path):
     """The logged gains are then the metric's: here of the likeliest plans, in decibels."""
-    by_psnr = override(config, {"reward.metric": "psnr_y", "ppo.algorithm": "distill", "ppo.temperature": 0.1, "ppo.updates": 60})
+    fields = {"reward.metric": "psnr_y", "ppo.algorithm": "distill", "ppo.temperature": 0.1, "ppo.updates": 60}
+    by_psnr = override(config, fields)
     agent = train(by_psnr, tmp_path / "run", tree=tree, progress=False).agent
     figures = TreeEvaluation(config, tree)
     best = TreeEvaluation(config, tree.rewarding("psnr_y")).planners()["oracle"]["psnr_y_gain"]
     assert best > 0 and figures(agent)["psnr_y_gain"] > 0.9 * best
-    with pytest.raises(UsageError, match="reward.metric=vsi: the tree's states have psnr_y"):
+    with pytest.raises(UsageError, match=r"reward\.metric=vsi: the tree's states have psnr_y"):
         train(override(config, {"reward.metric": "vsi"}), tmp_path / "other", tree=tree, progress=False)
-    with pytest.raises(UsageError, match="reward.metric=psnr_y: the states of a tree have metrics"):
+    with pytest.raises(UsageError, match=r"reward\.metric=psnr_y: the states of a tree have metrics"):
         train(by_psnr, tmp_path / "images", progress=False)
 
 
