@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.weights.catalogue import PAGE, Archive, Entry, entries
+from r1jax.weights.catalogue import PAGE, Archive, Entry, entries, groups
 from r1jax.weights.recorded import record, recorded, sha256_of
 from r1jax.weights.sources import address, download
 
@@ -47,7 +47,8 @@ def cached(name: str) -> pathlib.Path:
     """
     (entry,) = entries([name])
     if not present(entry):
-        raise R1JaxError(f"weights {name} are not in the cache; get them with `r1jax weights pull {name}`")
+        together = "".join(f", all of `{group}` with `{group}`" for group, names in groups().items() if name in names)
+        raise R1JaxError(f"weights {name} are not in the cache; get them with `r1jax weights pull {name}`{together}")
     return cache_folder() / name
 
 

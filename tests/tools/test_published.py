@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.agent.agent import load_agent
+from r1jax.degradations import degrade, load_photos
 from r1jax.errors import R1JaxError
+from r1jax.evaluation.restoration import restore
+from r1jax.images.convert import to_float
 from r1jax.images.io import read_image
 from r1jax.images.metrics import psnr
 from r1jax.nets import create
@@ -23,8 +27,10 @@ SMALL = {"ffdnet_denoise": ("ffdnet", {"nc": 4, "nb": 3}), "upconv7_dejpeg": ("u
 
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("R1JAX_CACHE", str(tmp_path))
-    with pytest.raises(R1JaxError, match="r1jax weights pull ffdnet-color"):
+    with pytest.raises(R1JaxError, match="r1jax weights pull ffdnet-color`, all of `published` with `published`"):
         toolbox("published")
+    with pytest.raises(R1JaxError, match="r1jax weights pull maxim-deblurring"):
+        load_agent(toolbox="published")
 
 
 def test_every_tool_has_its_weights_in_the_group():
@@ -97,3 +103,15 @@ def test_the_published_graphs_output(task, name):
         x, y, meta = file["x"], file["y"], json.loads(str(file["meta"]))
     assert "0.1.0" in meta["weights"]
     np.testing.assert_allclose(jax.jit(tool.apply)(tool.params, x), y.clip(0, 1), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_shipped_agent_takes_rain_and_haze_away():
+    for name in groups()["published"]:
+        real(name)
+    photo = load_photos("builtin:test")[0].pixels[64:192, 64:192]
+    rainy = degrade(photo, ("rain", "haze"), 0).image
+    result = restore(rainy, toolbox="published")
+    assert set(result.plan) == {"maxim_derain", "maxim_dehaze_outdoor"}
+    before, after = (float(psnr(to_float(x)[None], to_float(photo)[None])[0]) for x in (rainy, result.image))
+    assert after > before + 5
