@@ -3,6 +3,7 @@
 
     python launch/ship_agent.py runs/lite_agent
     python launch/ship_agent.py runs/published_agent      # its config's toolbox decides where
+    python launch/ship_agent.py runs/lite_agent_0 runs/lite_agent_1      # the mean of several
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import json
 import pathlib
 import sys
 
-from r1jax.agent import load_agent, save_agent
+from r1jax.agent import ensemble, load_agent, save_agent
 from r1jax.config import to_dict
 from r1jax.weights import weight_file
 
@@ -19,11 +20,12 @@ SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "e
 
 INTRODUCTIONS = {
     "lite": [
-        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls, trained by `configs/lite_agent.py` with",
-        "the 451 photos of [PHOTOS.md](PHOTOS.md), half of them under the mixes of group A and half under those of `wide`, which hold no",
-        "mix of B or C. It needs no labels; its encoder is the frozen network of the [scorer](scorer.md) and what that sees. Groups B and C,",
-        "and the photos of its figures, were never seen. It began from an agent that had learned on transition trees;",
-        "docs/reproduce-weights.md has the commands.",
+        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of three",
+        "(`r1jax.agent.ensemble`), trained by `configs/lite_agent.py` with the 451 photos of [PHOTOS.md](PHOTOS.md): two by distillation on a",
+        "transition tree, of 6,228 crops and of the first 4,396 of them, half under the mixes of group A and half under those of `wide`; one by",
+        "PPO under group A alone, on a tree of 1,276 crops and then on 80,000 images. They need no labels; the encoder is the frozen network of",
+        "the [scorer](scorer.md) and what that sees. Groups B and C, of which `wide` holds no mix, and the photos of its figures, were never",
+        "seen. docs/reproduce-weights.md has the commands.",
     ],
     "published": [
         "The agent behind `r1jax restore --toolbox published`: seven tools with weights that others trained, at most two calls, trained by",
@@ -36,24 +38,30 @@ INTRODUCTIONS = {
 
 
 def main() -> None:
-    run = pathlib.Path(sys.argv[1])
-    agent = load_agent(run)
+    runs = [pathlib.Path(text) for text in sys.argv[1:]]
+    agents = [load_agent(run) for run in runs]
     # The folder's place on the machine that trained it is nobody's business.
-    data = dataclasses.replace(agent.config.data, photos="photos")
-    agent = dataclasses.replace(agent, config=dataclasses.replace(agent.config, data=data))
+    data = dataclasses.replace(agents[0].config.data, photos="photos")
+    agents[0] = dataclasses.replace(agents[0], config=dataclasses.replace(agents[0].config, data=data))
+    agent = ensemble(agents) if len(agents) > 1 else agents[0]
     toolbox = "lite" if agent.config.env.toolbox == ("lite",) else "published"
-    file = save_agent(weight_file("agent", toolbox), agent)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    kept = ["update", *SHOWN, "missing_share", "explained_variance", "approx_kl", "service/requests", "service/hit_rate"]
-    every = max(1, len(rows) // LOGGED)
-    logged = [row for row in rows if row["update"] % every == 0 or "eval/score_gain" in row]
-    log = [{key: round(row[key], 5) for key in kept if key in row} for row in logged]
+    file = save_agent(weight_file("agent", toolbox), agent, half=True)
+    histories = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
+    log = [row for member, rows in enumerate(histories) for row in thinned(rows, member)]
     file.with_name("agent.log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    file.with_name("agent.md").write_text(card(to_dict(agent.config), rows, INTRODUCTIONS[toolbox]))
+    file.with_name("agent.md").write_text(card(to_dict(agent.config), histories, INTRODUCTIONS[toolbox]))
 
 
-def card(config: dict[str, dict], rows: list[dict[str, float]], introduction: list[str]) -> str:
-    last = rows[-1]
+def thinned(rows: list[dict[str, float]], member: int) -> list[dict[str, float]]:
+    kept = ["update", *SHOWN, "missing_share", "explained_variance", "approx_kl", "service/requests", "service/hit_rate"]
+    every = max(1, rows[-1]["update"] // LOGGED)
+    logged = [row for row in rows if row["update"] % every == 0 or "eval/score_gain" in row]
+    return [{"member": member} | {key: round(row[key], 5) for key in kept if key in row} for row in logged]
+
+
+def card(config: dict[str, dict], histories: list[list[dict[str, float]]], introduction: list[str]) -> str:
+    last = histories[0][-1]
+    updates = ", ".join(str(rows[-1]["update"]) for rows in histories)
     fields = [f"| {group}.{key} | {value} |" for group in ("data", "env", "agent", "reward", "ppo") for key, value in config[group].items()]
     figures = [f"| {key} | {last[key]:.3f} |" for key in SHOWN if key in last]
     lines = [
@@ -61,13 +69,13 @@ def card(config: dict[str, dict], rows: list[dict[str, float]], introduction: li
         "",
         *introduction,
         "",
-        f"Seed {config['seed']}, {len(rows)} updates; [agent.log.jsonl](agent.log.jsonl) is a log of them, where they are many of every few.",
+        f"Seed {config['seed']}; updates of each member: {updates} ([agent.log.jsonl](agent.log.jsonl), of long ones every few).",
         "",
         "| field | value |",
         "|---|---|",
         *fields,
         "",
-        "Last update (`eval/`: the twelve shipped test crops):",
+        "The (first) member's fields are above; its last update:",
         "",
         "| figure | value |",
         "|---|---|",

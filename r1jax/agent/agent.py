@@ -52,10 +52,10 @@ def make_environment(config: Config, tools: tuple[str, ...] | None = None) -> En
     return Environment(box, env.horizon, env.stop, env.step_cost, env.block_size, env.guard_weight > 0)
 
 
-def save_agent(path: str | pathlib.Path, agent: Agent) -> pathlib.Path:
+def save_agent(path: str | pathlib.Path, agent: Agent, half: bool = False) -> pathlib.Path:
     """Writes an agent to a file PATH.safetensors or into a folder; returns the file. An old one is replaced whole.
 
-    A folder also gets agent.json, the metadata for people to read.
+    A folder also gets agent.json, the metadata for people to read. `half` stores kernels as float16: half the size.
     """
     path = pathlib.Path(path)
     file = path if path.suffix == ".safetensors" else path / _FILE
@@ -66,7 +66,8 @@ def save_agent(path: str | pathlib.Path, agent: Agent) -> pathlib.Path:
         "encoder": agent.policy.encoder.name,
         "encoder_version": agent.policy.encoder.version,
     }
-    arrays = {name: np.ascontiguousarray(array) for name, array in agent.params.items()}
+    stored = {name: np.float16 if half and name.endswith("kernel") else np.float32 for name in agent.params}
+    arrays = {name: np.ascontiguousarray(array, stored[name]) for name, array in agent.params.items()}
     _write(file, safetensors.numpy.save(arrays, {"agent": json.dumps(metadata)}))
     if file.name == _FILE and file.parent == path:
         _write(path / "agent.json", (json.dumps(metadata, indent=2) + "\n").encode())
@@ -94,7 +95,7 @@ def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") ->
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             metadata = json.loads((opened.metadata() or {})["agent"])
-            params = {name: jnp.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+            params = {name: jnp.asarray(opened.get_tensor(name), jnp.float32) for name in opened.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise R1JaxError(f"{file}: not an agent's file: {str(error).splitlines()[0]}") from error
     config = from_dict(metadata["config"])

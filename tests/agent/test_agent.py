@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from r1jax.agent.agent import Agent, load_agent, make_environment, save_agent
 from r1jax.agent.encoder import encoder
+from r1jax.agent.ensemble import ensemble
 from r1jax.agent.policy import Policy
 from r1jax.config import Config, override
 from r1jax.errors import R1JaxError, UsageError, WeightMismatch
@@ -79,6 +80,45 @@ def test_what_is_no_agent_is_refused_in_one_line(agent, tmp_path):
         with pytest.raises(R1JaxError, match=f"{name}.safetensors: not an agent's file") as caught:
             load_agent(tmp_path / f"{name}.safetensors")
         assert "\n" not in str(caught.value)
+
+
+def test_an_ensemble_is_the_mean_of_its_agents(agent, tmp_path):
+    """Members see features by statistics and widths of their own."""
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(16, agent.policy.encoder.num_features)), jnp.float32)
+    members = [agent]
+    for seed, hidden in ((1, (8,)), (2, (5,))):
+        config = override(agent.config, {"agent.hidden": hidden})
+        policy = Policy(encoder("pixels"), agent.env, config.agent)
+        members.append(Agent(policy, policy.init(jax.random.key(seed), 3 * features[seed:] + seed), agent.env, config))
+    record, step = jnp.asarray([[0, -1]] * 16), jnp.ones(16, jnp.int32)
+    outputs = [member.policy.apply(member.params, features, record, step) for member in members]
+    joined = load_agent(save_agent(tmp_path, ensemble(members)))
+    assert joined.config.agent.hidden == (21,)
+    output = joined.policy.apply(joined.params, features, record, step)
+    for mine, theirs in zip(output, zip(*outputs, strict=True), strict=True):
+        np.testing.assert_allclose(mine, np.mean(theirs, axis=0), atol=1e-6)
+
+
+def test_deeper_members_keep_apart(agent):
+    config = override(agent.config, {"agent.hidden": (6, 4)})
+    policy = Policy(encoder("pixels"), agent.env, config.agent)
+    members = [Agent(policy, policy.init(jax.random.key(seed)), agent.env, config) for seed in range(2)]
+    seen = (jnp.ones((3, agent.policy.encoder.num_features)), jnp.full((3, 2), -1), jnp.zeros(3, jnp.int32))
+    expected = sum(policy.apply(member.params, *seen)[0] for member in members) / 2
+    joined = ensemble(members)
+    np.testing.assert_allclose(joined.policy.apply(joined.params, *seen)[0], expected, atol=1e-6)
+    with pytest.raises(UsageError, match="agents of different kinds"):
+        ensemble([members[0], agent])
+
+
+def test_half_precision_halves_the_file(agent, tmp_path):
+    whole, half = (save_agent(tmp_path / f"{half}.safetensors", agent, half=half) for half in (False, True))
+    loaded = load_agent(half)
+    assert half.stat().st_size < whole.stat().st_size
+    for name, array in agent.params.items():
+        assert loaded.params[name].dtype == jnp.float32
+        np.testing.assert_allclose(loaded.params[name], array, rtol=1e-3, atol=1e-6)
 
 
 def test_a_toolbox_without_a_shipped_agent_is_refused_in_one_line():

@@ -1,0 +1,63 @@
+"""Several agents as one: the mean of their logits, in a single network."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import jax.scipy.linalg
+from jaxtyping import Array
+
+from r1jax.agent.agent import Agent
+from r1jax.agent.policy import Params, Policy
+from r1jax.errors import UsageError
+
+
+def ensemble(agents: Sequence[Agent]) -> Agent:
+    """Returns an agent whose logits and values are the means of the agents', of the first one's config.
+
+    It is an ordinary agent: the hidden layers of all lie side by side, with zeros where one's would meet another's, so that
+    it is saved, loaded, jitted and trained on as any other. Only features more than five deviations from the mean, which
+    each agent cuts off for itself, are cut off as the first one does.
+
+    Raises:
+      UsageError: the agents differ in what they see, in their tools or horizon, or in the number of hidden layers.
+    """
+    first = agents[0]
+    for agent in agents[1:]:
+        if _kind(agent) != _kind(first):
+            raise UsageError(f"an ensemble of agents of different kinds: {_kind(first)} and {_kind(agent)}")
+    widths = zip(*(agent.config.agent.hidden for agent in agents), strict=True)
+    hidden = tuple(sum(width) for width in widths)
+    config = dataclasses.replace(first.config, agent=dataclasses.replace(first.config.agent, hidden=hidden))
+    members = [_renormalised(agent.params, first.params) for agent in agents]
+    params = {name: _joined(name, [member[name] for member in members], len(hidden)) for name in first.params}
+    return Agent(Policy(first.policy.encoder, first.env, config.agent), params, first.env, config)
+
+
+def _kind(agent: Agent) -> tuple[object, ...]:
+    seen = (agent.policy.encoder.name, agent.policy.encoder.version, agent.config.agent.record)
+    return *seen, agent.env.toolbox.names, agent.env.horizon, agent.env.stop, len(agent.config.agent.hidden)
+
+
+def _renormalised(params: Params, reference: Params) -> Params:
+    """Returns the same function on features that are normalised as `reference` does it."""
+    mean, scale = params["norm.mean"], params["norm.scale"]
+    ratio, shift = scale / reference["norm.scale"], (reference["norm.mean"] - mean) * scale
+    moved = dict(params) | {name: reference[name] for name in ("norm.mean", "norm.scale")}
+    for half in ("actor", "critic"):
+        kernel, num_features = params[f"{half}.layers.0.kernel"], len(mean)
+        moved[f"{half}.layers.0.bias"] = params[f"{half}.layers.0.bias"] + shift @ kernel[:num_features]
+        moved[f"{half}.layers.0.kernel"] = kernel.at[:num_features].multiply(ratio[:, None])
+    return moved
+
+
+def _joined(name: str, arrays: list[Array], last: int) -> Array:
+    """Returns one layer's kernel or bias of all agents side by side; the last layer takes the mean."""
+    if name.startswith("norm."):
+        return arrays[0]
+    layer, kernel = int(name.split(".")[2]), name.endswith("kernel")
+    if layer == last:
+        return jnp.concatenate(arrays) / len(arrays) if kernel else sum(arrays) / len(arrays)  # type: ignore[return-value]
+    if layer and kernel:
+        return jax.scipy.linalg.block_diag(*arrays)
+    return jnp.concatenate(arrays, axis=-1)
