@@ -1,14 +1,14 @@
-"""The agent that the package ships: lite toolbox, lite scorer, up to three tool calls.
+"""A member of the agent that the package ships: lite toolbox, lite scorer, up to three tool calls.
 
     r1jax train configs/lite_agent.py --tree trees/lite_agent --run runs/lite_agent
 
 The tree, once:
 
-    r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 1276 --beam 16 --photos PHOTOS
+    r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 4400 --beam 3 --tree-seed 7 --photos PHOTOS
 
-PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped one, and how its
-training went on from here on images. The tree takes half an hour of two cores, the training on it two minutes. Without
---tree, --init or a GPU it takes hours: an update is 1024 episodes.
+PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped one, its three members
+and what each was trained with beyond this file. The tree takes half an hour of two cores, the training on it two minutes.
+Without --tree, --init or a GPU it takes hours: an update is 1024 episodes.
 """
 
 from r1jax.config import AgentConfig, Config, DataConfig, EnvConfig, EvalConfig, PPOConfig
