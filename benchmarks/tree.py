@@ -1,6 +1,6 @@
 """Environment steps a second of training on a transition tree. Prints one line of JSON.
 
-The training is the real one, `r1jax.training.train` with its log: the tree's encoder, the shipped MLP, PPO with 4 epochs.
+The training is the real one, `r1jax.training.train` with its log: the tree's encoder, the default MLP, PPO with 4 epochs.
 A step is a decision of an episode that counts (after STOP none does), sampled by the policy and learned from once an epoch;
 seconds are those of whole updates, without the first two, which compile. Decisions that see the same are computed together
 (`r1jax.training.tree.TreePolicy`), so that more episodes a photo cost little; `tree_few_episodes` is the speed where

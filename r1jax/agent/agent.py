@@ -87,8 +87,9 @@ def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") ->
       toolbox: whose shipped agent, where `path` is None: "lite" or "published".
 
     Raises:
-      UsageError: there is no agent at `path`, none is shipped for the toolbox, or the toolbox's weights are not here.
-      R1JaxError: the file is not an agent's, or was trained on the features of other encoder weights.
+      UsageError: there is no agent at `path`, or none is shipped for the toolbox.
+      R1JaxError: the file is not an agent's, was trained on the features of other encoder weights, or its tools' weights are
+        not here.
       WeightMismatch: its arrays do not fit its own config.
     """
     file = _shipped(toolbox) if path is None else _find(path)

@@ -57,7 +57,7 @@ def _joined(name: str, arrays: list[Array], last: int) -> Array:
         return arrays[0]
     layer, kernel = int(name.split(".")[2]), name.endswith("kernel")
     if layer == last:
-        return jnp.concatenate(arrays) / len(arrays) if kernel else sum(arrays) / len(arrays)  # type: ignore[return-value]
+        return jnp.concatenate(arrays) / len(arrays) if kernel else jnp.mean(jnp.stack(arrays), axis=0)
     if layer and kernel:
         return jax.scipy.linalg.block_diag(*arrays)
     return jnp.concatenate(arrays, axis=-1)

@@ -63,7 +63,8 @@ def restore(
 
     Raises:
       ImageError: the file cannot be read.
-      UsageError: `upscale` is not in 1..4, there is no agent, or its tools' weights are not here.
+      UsageError: `upscale` is not in 1..4, or there is no agent.
+      R1JaxError: the weights of the agent's tools are not here; the line says how to get them.
     """
     pixels = image if isinstance(image, np.ndarray) else read_image(image).pixels
     if isinstance(agent, Agent):
