@@ -6,7 +6,7 @@ The tree, once:
 
     r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 4400 --beam 3 --tree-seed 7 --photos PHOTOS
 
-PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped one, its three members
+PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped agent, its six members
 and what each was trained with beyond this file. The tree takes half an hour of two cores, the training on it two minutes.
 Without --tree, --init or a GPU it takes hours: an update is 1024 episodes.
 """
@@ -19,7 +19,7 @@ def config() -> Config:
         name="lite_agent",
         data=DataConfig(photos="builtin:train", mixes="A", crop=96, extra_mixes="wide", clean_share=0.04),
         env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.03),
-        agent=AgentConfig(encoder="lite_statistics", hidden=(256, 128)),
+        agent=AgentConfig(encoder="lite_foresight", hidden=(64, 64)),
         ppo=PPOConfig(
             updates=150,
             episodes=1024,

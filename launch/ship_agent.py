@@ -4,15 +4,17 @@
     python launch/ship_agent.py runs/lite_agent
     python launch/ship_agent.py runs/published_agent      # its config's toolbox decides where
     python launch/ship_agent.py runs/lite_agent_0 runs/lite_agent_1      # the mean of several
+    python launch/ship_agent.py runs/lite_agent_0 runs/lite_agent_1 --last runs/together      # that went on together
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
-import sys
 
 from r1jax.agent import ensemble, load_agent, save_agent
 from r1jax.config import to_dict
+from r1jax.errors import UsageError
 from r1jax.weights import weight_file
 
 LOGGED = 250  # updates in the log, about
@@ -20,12 +22,13 @@ SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "e
 
 INTRODUCTIONS = {
     "lite": [
-        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of three",
-        "(`r1jax.agent.ensemble`), trained by `configs/lite_agent.py` with the 451 photos of [PHOTOS.md](PHOTOS.md): two by distillation on a",
-        "transition tree, of 6,228 crops and of the first 4,396 of them, half under the mixes of group A and half under those of `wide`; one by",
-        "PPO under group A alone, on a tree of 1,276 crops and then on 80,000 images. They need no labels; the encoder is the frozen network of",
-        "the [scorer](scorer.md) and what that sees. Groups B and C, of which `wide` holds no mix, and the photos of its figures, were never",
-        "seen. docs/reproduce-weights.md has the commands.",
+        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of six",
+        "(`r1jax.agent.ensemble`), trained with the 451 photos of [PHOTOS.md](PHOTOS.md). Three see an image through the",
+        "[foresight net](foresight.md) (`configs/lite_agent.py`), three through what the [scorer](scorer.md) sees; five are distilled on a",
+        "transition tree, of 6,228 crops and one of the first 4,396 of them, half under the mixes of group A and half under those of `wide`; the",
+        "sixth learned by PPO under group A alone, on a tree of 1,276 crops and then on 80,000 images. Last, all six together went on for",
+        "24 updates on images by PPO, scored by tickets. They need no labels. Groups B and C, of which `wide` holds no mix, and the photos of its",
+        "figures, were never seen. docs/reproduce-weights.md has the commands.",
     ],
     "published": [
         "The agent behind `r1jax restore --toolbox published`: seven tools with weights that others trained, at most two calls, trained by",
@@ -38,12 +41,21 @@ INTRODUCTIONS = {
 
 
 def main() -> None:
-    runs = [pathlib.Path(text) for text in sys.argv[1:]]
-    agents = [load_agent(run) for run in runs]
-    # The folder's place on the machine that trained it is nobody's business.
-    data = dataclasses.replace(agents[0].config.data, photos="photos")
-    agents[0] = dataclasses.replace(agents[0], config=dataclasses.replace(agents[0].config, data=data))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+    parser.add_argument("--last", type=pathlib.Path, metavar="RUN", help="where the mean of the others went on training")
+    args = parser.parse_args()
+    agents = [load_agent(run) for run in args.runs]
     agent = ensemble(agents) if len(agents) > 1 else agents[0]
+    if args.last:
+        last = load_agent(args.last)
+        if last.policy.shapes() != agent.policy.shapes():
+            raise UsageError(f"--last {args.last}: no run that went on from the mean of the others")
+        agent = last
+    # The folder's place on the machine that trained it is nobody's business.
+    data = dataclasses.replace(agent.config.data, photos="photos")
+    agent = dataclasses.replace(agent, config=dataclasses.replace(agent.config, data=data))
+    runs = [*args.runs, *([args.last] if args.last else [])]
     toolbox = "lite" if agent.config.env.toolbox == ("lite",) else "published"
     file = save_agent(weight_file("agent", toolbox), agent, half=True)
     histories = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
@@ -60,7 +72,7 @@ def thinned(rows: list[dict[str, float]], member: int) -> list[dict[str, float]]
 
 
 def card(config: dict[str, dict], histories: list[list[dict[str, float]]], introduction: list[str]) -> str:
-    last = histories[0][-1]
+    last = histories[-1][-1]
     updates = ", ".join(str(rows[-1]["update"]) for rows in histories)
     fields = [f"| {group}.{key} | {value} |" for group in ("data", "env", "agent", "reward", "ppo") for key, value in config[group].items()]
     figures = [f"| {key} | {last[key]:.3f} |" for key in SHOWN if key in last]
@@ -69,13 +81,13 @@ def card(config: dict[str, dict], histories: list[list[dict[str, float]]], intro
         "",
         *introduction,
         "",
-        f"Seed {config['seed']}; updates of each member: {updates} ([agent.log.jsonl](agent.log.jsonl), of long ones every few).",
+        f"Seed {config['seed']}; updates of each run: {updates} ([agent.log.jsonl](agent.log.jsonl), of long ones every few).",
         "",
         "| field | value |",
         "|---|---|",
         *fields,
         "",
-        "The (first) member's fields are above; its last update:",
+        "The fields are those of the last stage; its last update:",
         "",
         "| figure | value |",
         "|---|---|",

@@ -3,7 +3,8 @@
 
     python launch/write_model_cards.py
 
-The figures come from `benchmarks/lite_tools.py --update-cards` and `launch/train_lite_scorer.py check --update-card`.
+The figures come from `benchmarks/lite_tools.py --update-cards`, `launch/train_lite_scorer.py check --update-card` and
+`launch/train_foresight.py check --update-card`.
 """
 
 import json
@@ -27,6 +28,7 @@ def main() -> None:
     for name in LITE_TOOLS:
         write_tool_card(name)
     write_scorer_card()
+    write_foresight_card()
 
 
 def write_tool_card(name: str) -> None:
@@ -80,6 +82,39 @@ def write_scorer_card() -> None:
         *scorer_figures(),
     ]
     (FOLDER / "scorer.md").write_text("\n".join(lines) + "\n")
+
+
+def write_foresight_card() -> None:
+    metadata, tensors = read_tensors(FOLDER / "foresight.safetensors")
+    training, config = json.loads(metadata["training"]), json.loads(metadata["config"])
+    measured = json.loads((FOLDER / "foresight.json").read_text())
+    body = [f"| {tree} | {row['states']:,} | {row['explained']:.3f} | {row['share']:.3f} |" for tree, row in measured["figures"].items()]
+    lines = [
+        "# foresight",
+        "",
+        "What each lite tool would do to an image, and so to its score: the encoder `lite_foresight`, which the shipped agent looks through.",
+        f"{config['num_members']} members of {sum(t.size for t in tensors.values()):,} parameters in all, stored as float16, predict from the",
+        "[scorer](scorer.md)'s view of an image how a tool changes its statistics, and what that gains",
+        "([foresight_net.py](../../nets/foresight_net.py)). No tool is run, and no label is needed.",
+        "",
+        "## Training",
+        "",
+        "`launch/train_foresight.py train`, on the states of a transition tree that were gone on from, each member without its share of the photos:",
+        "",
+        *settings_table(training),
+        "",
+        LICENCE,
+        "",
+        "## Figures",
+        "",
+        f"`{measured['command']}`, trees of photos never trained on: the explained variance of the gains of all tools in all states, and",
+        "how much of the best call's gain the call that is foreseen as best has.",
+        "",
+        "| tree | states | explained | share |",
+        "|---|---:|---:|---:|",
+        *body,
+    ]
+    (FOLDER / "foresight.md").write_text("\n".join(lines) + "\n")
 
 
 def settings_table(training: dict[str, Any]) -> list[str]:

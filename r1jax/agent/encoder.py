@@ -4,7 +4,7 @@ An encoder is added by decorating a factory with `@register_encoder("name")`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -42,16 +42,26 @@ def register_encoder(name: str) -> Callable[[Callable[[], Encoder]], Callable[[]
 
 
 def encoder(name: str) -> Encoder:
-    """Returns the encoder registered as `name`.
+    """Returns the encoder registered as `name`; "NAME+NAME" shows what several show, side by side.
 
     Raises:
       UsageError: there is none; the line lists those there are.
     """
     from r1jax.agent import clip  # noqa: F401  registers its towers
 
+    if "+" in name:
+        return _side_by_side([encoder(part) for part in name.split("+")])
     if name not in _FACTORIES:
         raise UsageError(f"agent.encoder: no encoder {name!r}; there are {', '.join(sorted(_FACTORIES))}")
     return _FACTORIES[name]()
+
+
+def _side_by_side(encoders: Sequence[Encoder]) -> Encoder:
+    def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
+        return jnp.concatenate([of.apply(p, image) for of, p in zip(encoders, params, strict=True)], -1)
+
+    name, version = ("+".join(getattr(of, field) for of in encoders) for field in ("name", "version"))
+    return Encoder(name, apply, tuple(of.params for of in encoders), sum(of.num_features for of in encoders), version)
 
 
 @register_encoder("lite_scorer")
@@ -79,22 +89,51 @@ def lite_statistics() -> Encoder:
     return _of_scorer("lite_statistics", features)
 
 
+@register_encoder("lite_foresight")
+def lite_foresight() -> Encoder:
+    """The scorer's levels, and what one and two calls of each lite tool are expected to gain.
+
+    No tool is run for it: a learned model of them is, see `r1jax.nets.foresight_net`.
+
+    Raises:
+      R1JaxError: the weights of the scorer or of the model are not in the package.
+    """
+    (scorer, scorer_state, of_scorer), (model, model_state, of_model) = map(_shipped_net, ("scorer", "foresight"))
+
+    def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
+        quality, foresight = (nnx.merge(graph, state) for graph, state in zip((scorer, model), params, strict=True))
+        return foresight(quality, quality.standardised(scene_statistics(image)))
+
+    return _frozen("lite_foresight", apply, (scorer_state, model_state), f"{of_scorer}-{of_model}")
+
+
 def _of_scorer(name: str, features: Callable[[Any, Float[Array, "b h w 3"]], Float[Array, "b f"]]) -> Encoder:
     """Returns what a function makes of the scorer's net and an image."""
-    from r1jax import weights
-    from r1jax.weights.recorded import sha256_of
-
-    path = weights.weight_file("scorer")
-    if not path.is_file():
-        raise R1JaxError(f"agent.encoder: the shipped weights are missing: {path}")
-    module, _ = weights.load_module(path)
-    graph, params = nnx.split(module)
+    graph, params, version = _shipped_net("scorer")
 
     def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
         return features(nnx.merge(graph, params), image)
 
+    return _frozen(name, apply, params, version)
+
+
+def _shipped_net(name: str) -> tuple[Any, Any, str]:
+    """Returns the graph, the parameters and the version of a net that the package ships."""
+    from r1jax import weights
+    from r1jax.weights.recorded import sha256_of
+
+    path = weights.weight_file(name)
+    if not path.is_file():
+        raise R1JaxError(f"agent.encoder: the shipped weights are missing: {path}")
+    graph, params = nnx.split(weights.load_module(path)[0])
+    return graph, params, sha256_of(path)[:12]
+
+
+def _frozen(
+    name: str, apply: Callable[[Any, Float[Array, "b h w 3"]], Float[Array, "b f"]], params: Any, version: str
+) -> Encoder:
     shape = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)).shape
-    return Encoder(name, apply, params, shape[-1], sha256_of(path)[:12])
+    return Encoder(name, apply, params, shape[-1], version)
 
 
 @register_encoder("pixels")

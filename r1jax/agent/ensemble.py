@@ -8,6 +8,7 @@ import jax.scipy.linalg
 from jaxtyping import Array
 
 from r1jax.agent.agent import Agent
+from r1jax.agent.encoder import encoder
 from r1jax.agent.policy import Params, Policy
 from r1jax.errors import UsageError
 
@@ -16,11 +17,12 @@ def ensemble(agents: Sequence[Agent]) -> Agent:
     """Returns an agent whose logits and values are the means of the agents', of the first one's config.
 
     It is an ordinary agent: the hidden layers of all lie side by side, with zeros where one's would meet another's, so that
-    it is saved, loaded, jitted and trained on as any other. Only features more than five deviations from the mean, which
-    each agent cuts off for itself, are cut off as the first one does.
+    it is saved, loaded, jitted and trained on as any other. Where encoders differ, it sees what all of them show. Only
+    features more than five deviations from the mean, which each agent cuts off for itself, are cut off as the first one that
+    sees them does.
 
     Raises:
-      UsageError: the agents differ in what they see, in their tools or horizon, or in the number of hidden layers.
+      UsageError: the agents differ in their tools or horizon, in seeing the record, or in the number of hidden layers.
     """
     first = agents[0]
     for agent in agents[1:]:
@@ -28,15 +30,43 @@ def ensemble(agents: Sequence[Agent]) -> Agent:
             raise UsageError(f"an ensemble of agents of different kinds: {_kind(first)} and {_kind(agent)}")
     widths = zip(*(agent.config.agent.hidden for agent in agents), strict=True)
     hidden = tuple(sum(width) for width in widths)
-    config = dataclasses.replace(first.config, agent=dataclasses.replace(first.config.agent, hidden=hidden))
-    members = [_renormalised(agent.params, first.params) for agent in agents]
+    names = list(dict.fromkeys(agent.policy.encoder.name for agent in agents))
+    seen = encoder("+".join(names)) if len(names) > 1 else first.policy.encoder
+    config = dataclasses.replace(
+        first.config, agent=dataclasses.replace(first.config.agent, hidden=hidden, encoder=seen.name)
+    )
+    widened = [_widened(agent, names, agents, seen.num_features) for agent in agents]
+    reference = _norm_of(names, agents)
+    members = [_renormalised(params, reference) for params in widened]
     params = {name: _joined(name, [member[name] for member in members], len(hidden)) for name in first.params}
-    return Agent(Policy(first.policy.encoder, first.env, config.agent), params, first.env, config)
+    return Agent(Policy(seen, first.env, config.agent), params, first.env, config)
 
 
 def _kind(agent: Agent) -> tuple[object, ...]:
-    seen = (agent.policy.encoder.name, agent.policy.encoder.version, agent.config.agent.record)
-    return *seen, agent.env.toolbox.names, agent.env.horizon, agent.env.stop, len(agent.config.agent.hidden)
+    config = agent.config.agent
+    return config.record, agent.env.toolbox.names, agent.env.horizon, agent.env.stop, len(config.hidden)
+
+
+def _norm_of(names: Sequence[str], agents: Sequence[Agent]) -> Params:
+    """Returns by what all features are normalised: those of each encoder by what the first agent that has it uses."""
+    firsts = [next(agent.params for agent in agents if agent.policy.encoder.name == name) for name in names]
+    return {name: jnp.concatenate([params[name] for params in firsts]) for name in ("norm.mean", "norm.scale")}
+
+
+def _widened(agent: Agent, names: Sequence[str], agents: Sequence[Agent], num_features: int) -> Params:
+    """Returns the same function on the features of all encoders: kernel rows of zeros for those that it does not see."""
+    sizes = {other.policy.encoder.name: other.policy.encoder.num_features for other in agents}
+    own = agent.policy.encoder.name
+    start = sum(sizes[name] for name in names[: names.index(own)])
+    around = (start, num_features - start - sizes[own])
+    wide = dict(agent.params)
+    for name, filler in (("norm.mean", 0.0), ("norm.scale", 1.0)):
+        wide[name] = jnp.pad(agent.params[name], around, constant_values=filler)
+    for half in ("actor", "critic"):
+        kernel = agent.params[f"{half}.layers.0.kernel"]
+        features, record = kernel[: sizes[own]], kernel[sizes[own] :]
+        wide[f"{half}.layers.0.kernel"] = jnp.concatenate([jnp.pad(features, (around, (0, 0))), record])
+    return wide
 
 
 def _renormalised(params: Params, reference: Params) -> Params:

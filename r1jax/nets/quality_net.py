@@ -62,12 +62,26 @@ class QualityNet(nnx.Module):
         """Returns statistics of mean 0 and deviation 1, clipped: what `heads` takes."""
         return jnp.clip((statistics - self.mean[...]) / self.scale[...], -_RANGE, _RANGE)
 
-    def heads(self, x: Float[Array, "b s"], kept: Float[Array, "b f"] | None = None) -> "Heads":
+    def heads(self, x: Float[Array, "*b s"], kept: Float[Array, "*b f"] | None = None) -> "Heads":
         """Returns all heads from standardised statistics; `kept` is training's dropout: factors of the first layer."""
-        first = nnx.gelu(self.hidden1(x))
+        return self._heads(self.hidden1(x), self.experts(x), kept)
+
+    def heads_after(
+        self, x: Float[Array, "b s"], change: Float[Array, "b k r"], basis: Float[Array, "r s"]
+    ) -> "Heads":
+        """Returns heads(x + change @ basis) of k changes each, [b, k, ...]; with few directions that costs much less."""
+        hidden1, experts = (
+            layer(x)[:, None] + change @ (basis @ layer.kernel.get_value()) for layer in (self.hidden1, self.experts)
+        )
+        return self._heads(hidden1, experts)
+
+    def _heads(
+        self, hidden1: Float[Array, "*b f"], experts: Float[Array, "*b e"], kept: Float[Array, "*b f"] | None = None
+    ) -> "Heads":
+        first = nnx.gelu(hidden1)
         hidden = nnx.gelu(self.hidden2(first if kept is None else first * kept))
         gate = self.gate(hidden)
-        score = (nnx.softmax(gate) * jnp.clip(self.experts(x), min(LEVELS), max(LEVELS))).sum(-1, keepdims=True)
+        score = (nnx.softmax(gate) * jnp.clip(experts, min(LEVELS), max(LEVELS))).sum(-1, keepdims=True)
         levels = self.levels(hidden) - _SHARPNESS * (jnp.array(LEVELS) - score) ** 2
         return Heads(hidden, levels, self.kinds(hidden), gate)
 
@@ -75,12 +89,12 @@ class QualityNet(nnx.Module):
 class Heads(NamedTuple):
     """The hidden layer, and logits."""
 
-    hidden: Float[Array, "b f"]
-    levels: Float[Array, "b 5"]
-    kinds: Float[Array, "b k"]
-    gate: Float[Array, "b e"]
+    hidden: Float[Array, "*b f"]
+    levels: Float[Array, "*b 5"]
+    kinds: Float[Array, "*b k"]
+    gate: Float[Array, "*b e"]
 
 
-def expected_score(logits: Float[Array, "b 5"]) -> Float[Array, " b"]:
+def expected_score(logits: Float[Array, "*b 5"]) -> Float[Array, "*b"]:
     """Returns softmax(logits) . (5, 4, 3, 2, 1)."""
     return nnx.softmax(logits, -1) @ jnp.array(LEVELS)

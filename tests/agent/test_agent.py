@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from r1jax.agent.agent import Agent, load_agent, make_environment, save_agent
-from r1jax.agent.encoder import encoder
+from r1jax.agent.encoder import Encoder, encoder, register_encoder
 from r1jax.agent.ensemble import ensemble
 from r1jax.agent.policy import Policy
 from r1jax.config import Config, override
@@ -110,6 +110,26 @@ def test_deeper_members_keep_apart(agent):
     np.testing.assert_allclose(joined.policy.apply(joined.params, *seen)[0], expected, atol=1e-6)
     with pytest.raises(UsageError, match="agents of different kinds"):
         ensemble([members[0], agent])
+
+
+def test_an_ensemble_of_agents_with_different_encoders_sees_what_all_see(agent, tmp_path):
+    register_encoder("agent_test_mean")(lambda: Encoder("agent_test_mean", lambda _, x: jnp.mean(x, (1, 2)), (), 3, "7"))
+    config = override(agent.config, {"agent.encoder": "agent_test_mean", "agent.hidden": (5,)})
+    policy = Policy(encoder("agent_test_mean"), agent.env, config.agent)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((4, 12, 12, 3)), jnp.float32)
+    other = Agent(policy, policy.init(jax.random.key(1), rng.random((9, 3))), agent.env, config)
+    members = [other, agent, other]
+    record, step = jnp.asarray([[0, -1]] * 4), jnp.ones(4, jnp.int32)
+
+    def output(of):
+        return of.policy.apply(of.params, of.policy.encoder.apply(of.policy.encoder.params, images), record, step)
+
+    joined = load_agent(save_agent(tmp_path, ensemble(members)))
+    assert joined.config.agent.encoder == joined.policy.encoder.name == "agent_test_mean+pixels"
+    assert joined.policy.encoder.version == "7+"
+    for mine, theirs in zip(output(joined), zip(*map(output, members), strict=True), strict=True):
+        np.testing.assert_allclose(mine, np.mean(theirs, axis=0), atol=1e-5)
 
 
 def test_half_precision_halves_the_file(agent, tmp_path):

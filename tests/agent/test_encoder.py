@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from r1jax.agent.encoder import NUM_PIXEL_STATISTICS, Encoder, encoder, pixel_statistics, register_encoder
+from r1jax.degradations.dataset import load_photos
+from r1jax.degradations.mixes import degrade
 from r1jax.errors import UsageError
+from r1jax.images.convert import to_float, to_uint8
 from r1jax.nets.scene_statistics import NUM_STATISTICS
+from r1jax.reward.lite import lite_scorer
+from r1jax.tools import toolbox
+from r1jax.tools.lite import LITE_TOOLS
 
 STATISTICS = jax.jit(pixel_statistics)
 
@@ -48,6 +54,20 @@ def test_lite_statistics_are_the_scorers_features_and_more():
     assert features.shape == (1, large.num_features) == (1, small.num_features + NUM_STATISTICS)
     np.testing.assert_allclose(features[:, : small.num_features], small.apply(small.params, photo()), atol=1e-4)
     assert large.version == small.version
+
+
+def test_lite_foresight_foresees_what_tools_gain():
+    tools, photos = ("denoise", "brighten"), load_photos("builtin:test")[:6]
+    mixes = [("noise",), ("dark",), ("dark", "noise")]
+    images = np.stack([degrade(p.pixels[:96, :96], mix, 1).image for p in photos for mix in mixes])
+    built, score, box = encoder("lite_foresight"), lite_scorer().score, toolbox(tools)
+    features = np.asarray(jax.jit(built.apply)(built.params, to_float(images)))
+    assert features.shape == (len(images), built.num_features)
+    foreseen = features[:, [5 + list(LITE_TOOLS).index(name) for name in tools]]
+    restored = [np.asarray(jax.jit(tool.apply)(tool.params, to_float(images))) for tool in box.tools]
+    gains = np.stack([score(to_uint8(x)) - score(images) for x in restored], 1)
+    assert np.corrcoef(foreseen.ravel(), gains.ravel())[0, 1] > 0.8
+    assert np.mean(foreseen.argmax(1) == gains.argmax(1)) > 0.8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (17, 9), (48, 48)])

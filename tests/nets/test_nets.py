@@ -10,6 +10,7 @@ from r1jax.errors import UsageError
 from r1jax.nets import create
 from r1jax.nets.layers import pad_to_multiple, pixel_shuffle, pixel_unshuffle
 from r1jax.nets.quality_net import expected_score
+from r1jax.nets.scene_statistics import NUM_STATISTICS
 
 RESTORERS = {
     "unet": {"widths": (8, 12), "depths": (1, 1)},
@@ -74,6 +75,45 @@ def test_quality_net():
     np.testing.assert_allclose(score, expected_score(net.level_logits(x)), atol=1e-5)
     assert net.features(x).shape == (3, 8 + 5 + 8 + 3)
     np.testing.assert_allclose(net(x[1:2]), score[1:2], atol=1e-4)
+
+
+def test_heads_after_are_the_heads_of_changed_statistics():
+    net = create("quality_net", hidden=16, width=8, num_experts=3)
+    rng = np.random.default_rng(0)
+    x, basis = rng.normal(size=(2, NUM_STATISTICS)), rng.normal(size=(4, NUM_STATISTICS))
+    change = rng.normal(size=(2, 5, 4)) / 10
+    found, wanted = net.heads_after(x, change, basis), net.heads(x[:, None] + change @ basis)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.shape[:2] == (2, 5)
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_foresight_net_of_members_that_foresee_nothing():
+    quality = create("quality_net", hidden=16, width=8, num_experts=3)
+    seen = 8 + 5 + 8 + 3 + NUM_STATISTICS
+    net = create("foresight_net", num_tools=2, num_inputs=seen, rank=4, hidden=8, width=8, num_members=2)
+    statistics = np.random.default_rng(0).normal(size=(3, NUM_STATISTICS)).astype(np.float32)
+    features = net(quality, statistics)
+    assert features.shape == (3, net.num_features) == (3, 5 + 2 + 2 + 4)
+    np.testing.assert_allclose(features[:, :5], quality.heads(statistics).levels, atol=1e-5)
+    assert np.ptp(net.by_member(quality, statistics)[:, 0, 5:], axis=0).min() > 0  # the members differ
+    for name in ("kernel_gain", "kernel_change"):
+        getattr(net, name).set_value(0 * getattr(net, name)[...])
+    np.testing.assert_allclose(net(quality, statistics)[:, 5:], 0, atol=1e-5)
+
+
+def test_foresight_net_imagines_the_second_call_after_the_first():
+    quality = create("quality_net", hidden=16, width=8, num_experts=3)
+    seen = 8 + 5 + 8 + 3 + NUM_STATISTICS
+    net = create("foresight_net", num_tools=2, num_inputs=seen, rank=4, hidden=8, width=8, num_members=1)
+    rng = np.random.default_rng(0)
+    net.basis.set_value(jnp.asarray(rng.normal(size=(4, NUM_STATISTICS)), jnp.float32))
+    statistics = jnp.asarray(rng.normal(size=(1, NUM_STATISTICS)), jnp.float32)
+    (member,) = [{name: x[0] for name, x in net.members().items()}]
+    change = net.imagine(member, quality, quality.heads(statistics), statistics).change
+    after_second = statistics + change[:, 1] @ net.basis[...]
+    second = net(quality, statistics)[0, 9:].reshape(2, 2)[1]
+    np.testing.assert_allclose(second, net(quality, after_second)[0, 5:7], atol=1e-3)
 
 
 def test_expected_score():

@@ -1,0 +1,221 @@
+"""Trains the model of what each lite tool does to an image's statistics and score, and puts it into the package.
+
+    python launch/train_foresight.py train trees/wide
+    python launch/train_foresight.py encode trees/wide -o trees/wide_foresight --apart
+    python launch/train_foresight.py check trees/cbsd_A trees/cbsd_B trees/cbsd_C --update-card
+
+The trees are built with --agent.encoder=lite_statistics. Each member learns from all photos but its share. `encode` writes
+a tree as if it had been built with --agent.encoder=lite_foresight; with --apart each photo is seen by the member that did
+not learn from it, so that an agent trained on it meets the errors that it will meet on other photos. `train` continues
+where it stopped.
+"""
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import platform
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from r1jax.agent.encoder import encoder
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.benchmark import digest
+from r1jax.evaluation.tree import read_tree, write_tree
+from r1jax.nets import create
+from r1jax.nets.foresight_net import ForesightNet
+from r1jax.nets.quality_net import QualityNet
+from r1jax.nets.scene_statistics import NUM_STATISTICS
+from r1jax.training.supervised import FitConfig, fit
+from r1jax.training.tree import META_FILE, TrainingTree, image_path, load_training_tree
+from r1jax.weights import load_module, save_module, weight_file
+
+_DIRECTIONS_FROM = 4000  # states from which the directions of change are found
+
+
+class Moves(NamedTuple):
+    """The expanded states of a tree and what each tool makes of them; statistics are standardised by the scorer."""
+
+    seen: np.ndarray  # [n, f] what the scorer's heads say, and the statistics
+    after: np.ndarray  # [n, k, s] statistics, as stored
+    gain: np.ndarray  # [n, k] in score
+    photo: np.ndarray  # [n] names
+
+    @property
+    def statistics(self) -> np.ndarray:
+        return self.seen[:, -NUM_STATISTICS:]
+
+
+def moves_of(tree: TrainingTree) -> Moves:
+    """Returns the states of a tree that were gone on from."""
+    if not tree.meta["encoder"].startswith("lite_statistics "):
+        raise UsageError(f"the tree has the encoder {tree.meta['encoder']}: build it with --agent.encoder=lite_statistics")
+    states = np.arange(len(tree.scores))
+    expanded = np.flatnonzero((tree.children != states[:, None]).any(1))
+    children = tree.children[expanded]
+    photos = np.array(tree.photos)[np.searchsorted(tree.roots, expanded, side="right") - 1]
+    gain = tree.scores[children] - tree.scores[expanded][:, None]
+    return Moves(tree.features[expanded].astype(np.float32), tree.features[children][..., -NUM_STATISTICS:], gain, photos)
+
+
+def scorer_net() -> QualityNet:
+    module, _ = load_module(weight_file("scorer"))
+    assert isinstance(module, QualityNet)
+    return module
+
+
+# ---------------------------------------------------------------- training
+
+
+def train(args: argparse.Namespace) -> None:
+    found = [moves_of(load_training_tree(folder)) for folder in args.trees]
+    moves = Moves(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    num_states, num_tools = moves.gain.shape
+    config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_members": args.members, "rank": args.rank}
+    net: Any = create("foresight_net", seed=args.seed, **config)
+    net.mean.set_value(jnp.asarray(moves.seen.mean(0)))
+    net.scale.set_value(jnp.asarray(1 / (moves.seen.std(0) + 1e-3)))
+    basis = directions(moves, args.rank, np.random.default_rng(args.seed))
+    net.basis.set_value(jnp.asarray(basis))
+    folds = {photo: i % args.members for i, photo in enumerate(shuffled(np.unique(moves.photo), args.seed))}
+    fold = np.array([folds[photo] for photo in moves.photo])
+    lessons = [np.flatnonzero(fold != member) for member in range(args.members)]
+    coordinates = basis.T / (basis**2).sum(1)  # of an orthogonal basis
+
+    def batch_at(step: int) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng([args.seed, step])
+        rows = np.stack([rng.choice(lesson, args.batch) for lesson in lessons])
+        change = (moves.after[rows] - moves.statistics[rows][:, :, None]) @ coordinates
+        return moves.statistics[rows], change.astype(np.float32), moves.gain[rows]
+
+    steps = round(args.epochs * num_states * (1 - 1 / args.members) / args.batch)
+    schedule = FitConfig(steps, args.batch, args.learning_rate, warmup=min(50, steps // 4), checkpoint_every=500)
+    run = pathlib.Path(args.run)
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "log.jsonl").open("a") as log:
+        report = functools.partial(print, file=log, flush=True)
+        net = fit(net, batch_at, make_loss(scorer_net()), schedule, run / "checkpoints", report)
+    settings = {key: getattr(args, key) for key in ("epochs", "batch", "learning_rate", "seed")}
+    versions = {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__}
+    training = {"settings": settings | {"states": num_states, "steps": steps}, "versions": versions, "photos": folds}
+    scorer = hashlib.sha256(weight_file("scorer").read_bytes()).hexdigest()
+    save_module(args.out or weight_file("foresight"), net, "foresight_net", config, training=training, scorer=scorer)
+
+
+def shuffled(names: np.ndarray, seed: int) -> list[str]:
+    return np.random.default_rng(seed).permutation(names).tolist()
+
+
+def directions(moves: Moves, rank: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the [r, s] directions along which tools change statistics most, of one length: the mean change along them."""
+    rows = rng.permutation(len(moves.gain))[:_DIRECTIONS_FROM]
+    changes = (moves.after[rows] - moves.statistics[rows][:, None]).reshape(-1, NUM_STATISTICS)
+    variances, vectors = np.linalg.eigh(changes.T @ changes / len(changes))
+    main = vectors[:, ::-1][:, :rank].T
+    return np.ascontiguousarray(main * np.sqrt(variances[::-1][:rank]).mean(), np.float32)
+
+
+def make_loss(quality: QualityNet) -> Any:
+    """Returns the loss of all members: squared errors of changes along the basis, of both gains, and of their mean."""
+    graph, params = nnx.split(quality)
+
+    def loss(net: ForesightNet, statistics: jax.Array, change: jax.Array, gain: jax.Array) -> jax.Array:
+        scorer = nnx.merge(graph, params)
+
+        def of_member(member: Any, statistics: jax.Array, change: jax.Array, gain: jax.Array) -> jax.Array:
+            imagined = net.imagine(member, scorer, scorer.heads(statistics), statistics)
+            gains = (imagined.direct, imagined.through, imagined.gain)
+            return ((imagined.change - change) ** 2).mean() + 3 * sum(((found - gain) ** 2).mean() for found in gains)
+
+        return jax.vmap(of_member)(net.members(), statistics, change, gain).mean()
+
+    return loss
+
+
+# ---------------------------------------------------------------- encoding
+
+
+def encode(args: argparse.Namespace) -> None:
+    (source,), target = args.trees, pathlib.Path(args.out)
+    meta = json.loads((pathlib.Path(source) / META_FILE).read_text())
+    if not meta["encoder"].startswith("lite_statistics "):
+        raise UsageError(f"{source}: has the encoder {meta['encoder']}; build it with --agent.encoder=lite_statistics")
+    net, about = load_module(weight_file("foresight"))
+    folds, quality, frozen = about["training"]["photos"], scorer_net(), encoder("lite_foresight")
+    meta["encoder"] = f"{frozen.name} ({digest(frozen.params)})"
+    meta["config"]["agent"]["encoder"] = frozen.name
+    target.mkdir(parents=True, exist_ok=True)
+    (target / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
+    by_member = jax.jit(lambda statistics: net.by_member(quality, statistics))
+    for index, image in enumerate(meta["images"]):
+        path = image_path(target, index)
+        tree = read_tree(image_path(pathlib.Path(source), index))
+        if tree is None or tree.features is None or path.exists():
+            continue
+        count = len(tree.features)
+        rows = np.resize(tree.features[:, -NUM_STATISTICS:].astype(np.float32), (-(-count // 64) * 64, NUM_STATISTICS))
+        found = np.concatenate([np.asarray(by_member(rows[i : i + 64])) for i in range(0, len(rows), 64)], 1)[:, :count]
+        apart = folds.get(image["photo"]) if args.apart else None
+        features = found.mean(0) if apart is None else found[apart]
+        write_tree(path, dataclasses.replace(tree, features=features.astype(meta["dtype"])))
+
+
+# ---------------------------------------------------------------- checking
+
+
+def check(args: argparse.Namespace) -> None:
+    """How well gains are foreseen on photos that the net was not trained on."""
+    net, about = load_module(args.out or weight_file("foresight"))
+    quality = scorer_net()
+    foresee = jax.jit(lambda statistics: net(quality, statistics))
+    report: dict[str, Any] = {}
+    for folder in args.trees:
+        moves = moves_of(load_training_tree(folder))
+        if known := set(moves.photo) & set(about["training"]["photos"]):
+            raise R1JaxError(f"{folder}: the net was trained on the photo {min(known)}")
+        num_tools = moves.gain.shape[1]
+        blocks = range(0, len(moves.gain), 256)
+        gains = np.concatenate([np.asarray(foresee(moves.statistics[i : i + 256])) for i in blocks])[:, 5 : 5 + num_tools]
+        report[pathlib.Path(folder).name] = {"states": len(gains)} | foreseen(gains, moves.gain)
+    print(json.dumps(report, indent=2))
+    if args.update_card:
+        command = f"python launch/train_foresight.py check {' '.join(args.trees)}"
+        path = weight_file("foresight").with_suffix(".json")
+        path.write_text(json.dumps({"figures": report, "command": command}, indent=2) + "\n")
+
+
+def foreseen(gain: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Returns the explained variance of gains, and how much of the best call's gain the call foreseen as best has."""
+    chosen = np.where(gain.max(1) > 0, truth[np.arange(len(truth)), gain.argmax(1)], 0)
+    explained = 1 - ((gain - truth) ** 2).mean() / truth.var()
+    share = chosen.sum() / np.maximum(truth.max(1), 0).sum()
+    return {"explained": round(float(explained), 3), "share": round(float(share), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("train", "encode", "check"))
+    parser.add_argument("trees", nargs="+", metavar="TREE")
+    parser.add_argument("-o", "--out", help="train, check: weight file (the shipped one); encode: folder of the new tree")
+    parser.add_argument("--apart", action="store_true", help="encode: each photo by the member that never saw it")
+    parser.add_argument("--update-card", action="store_true", help="check: write the figures beside the model card")
+    parser.add_argument("--run", default="runs/foresight", help="train: folder of checkpoints and log")
+    parser.add_argument("--members", type=int, default=3)
+    parser.add_argument("--rank", type=int, default=200)
+    parser.add_argument("--epochs", type=float, default=15)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    {"train": train, "encode": encode, "check": check}[args.step](args)
+
+
+if __name__ == "__main__":
+    main()
