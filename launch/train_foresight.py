@@ -31,7 +31,7 @@ from r1jax.evaluation.benchmark import digest
 from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
 from r1jax.nets.foresight_net import ForesightNet
-from r1jax.nets.quality_net import QualityNet
+from r1jax.nets.quality_net import LEVELS, QualityNet
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, TrainingTree, image_path, load_training_tree
@@ -182,8 +182,9 @@ def check(args: argparse.Namespace) -> None:
             raise R1JaxError(f"{folder}: the net was trained on the photo {min(known)}")
         num_tools = moves.gain.shape[1]
         blocks = range(0, len(moves.gain), 256)
-        gains = np.concatenate([np.asarray(foresee(moves.statistics[i : i + 256])) for i in blocks])[:, 5 : 5 + num_tools]
-        report[pathlib.Path(folder).name] = {"states": len(gains)} | foreseen(gains, moves.gain)
+        features = np.concatenate([np.asarray(foresee(moves.statistics[i : i + 256])) for i in blocks])
+        gain, direct = (features[:, start : start + num_tools] for start in (len(LEVELS), len(LEVELS) + num_tools))
+        report[pathlib.Path(folder).name] = {"states": len(gain)} | foreseen(gain, direct, moves.gain)
     print(json.dumps(report, indent=2))
     if args.update_card:
         command = f"python launch/train_foresight.py check {' '.join(args.trees)}"
@@ -191,12 +192,16 @@ def check(args: argparse.Namespace) -> None:
         path.write_text(json.dumps({"figures": report, "command": command}, indent=2) + "\n")
 
 
-def foreseen(gain: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Returns the explained variance of gains, and how much of the best call's gain the call foreseen as best has."""
+def foreseen(gain: np.ndarray, direct: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Returns the explained variance of gains, by the two heads too, and how much of the best call's gain is found."""
+    through = 2 * gain - direct
     chosen = np.where(gain.max(1) > 0, truth[np.arange(len(truth)), gain.argmax(1)], 0)
-    explained = 1 - ((gain - truth) ** 2).mean() / truth.var()
-    share = chosen.sum() / np.maximum(truth.max(1), 0).sum()
-    return {"explained": round(float(explained), 3), "share": round(float(share), 3)}
+    report = {"explained": explained(gain, truth), "direct": explained(direct, truth), "through": explained(through, truth)}
+    return report | {"share": round(float(chosen.sum() / np.maximum(truth.max(1), 0).sum()), 3)}
+
+
+def explained(found: np.ndarray, truth: np.ndarray) -> float:
+    return round(float(1 - ((found - truth) ** 2).mean() / truth.var()), 3)
 
 
 def main() -> None:

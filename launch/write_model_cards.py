@@ -88,7 +88,10 @@ def write_foresight_card() -> None:
     metadata, tensors = read_tensors(FOLDER / "foresight.safetensors")
     training, config = json.loads(metadata["training"]), json.loads(metadata["config"])
     measured = json.loads((FOLDER / "foresight.json").read_text())
-    body = [f"| {tree} | {row['states']:,} | {row['explained']:.3f} | {row['share']:.3f} |" for tree, row in measured["figures"].items()]
+    keys = ("explained", "through", "direct", "share")
+    body = [
+        f"| {tree} | {row['states']:,} | " + " | ".join(f"{row[key]:.3f}" for key in keys) + " |" for tree, row in measured["figures"].items()
+    ]
     lines = [
         "# foresight",
         "",
@@ -107,11 +110,12 @@ def write_foresight_card() -> None:
         "",
         "## Figures",
         "",
-        f"`{measured['command']}`, trees of photos never trained on: the explained variance of the gains of all tools in all states, and",
-        "how much of the best call's gain the call that is foreseen as best has.",
+        f"`{measured['command']}`,",
+        "trees of photos never trained on: the explained variance of the gains of all tools in all states, by the mean of both predictions, through",
+        "the scorer's heads alone, and directly alone; and how much of the best call's gain the call has that is foreseen as best.",
         "",
-        "| tree | states | explained | share |",
-        "|---|---:|---:|---:|",
+        "| tree | states | explained | through | direct | share |",
+        "|---|---:|---:|---:|---:|---:|",
         *body,
     ]
     (FOLDER / "foresight.md").write_text("\n".join(lines) + "\n")
