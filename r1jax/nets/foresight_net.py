@@ -99,8 +99,9 @@ class ForesightNet(nnx.Module):
             second = self.imagine(member, quality, flat, after).gain.reshape(len(statistics), -1)
             return jnp.concatenate([heads.levels, first.gain, first.direct, second], -1)
 
-        # One after the other: side by side they would hold as many times the memory, and be no faster.
-        return jax.lax.map(one, self.members())
+        members = self.members()
+        count = len(members["kernel1"])
+        return jnp.stack([one({name: array[i] for name, array in members.items()}) for i in range(count)])
 
     def members(self) -> dict[str, Array]:
         """Returns the parameters by name, the members along the first axis."""
