@@ -1,0 +1,79 @@
+"""launch/train_foresight.py on a small tree of made-up statistics: it learns, encodes and checks."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from r1jax.agent.encoder import encoder
+from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.tree import Tree, write_tree
+from r1jax.nets.scene_statistics import NUM_STATISTICS
+from r1jax.training.tree import META_FILE, image_path, load_training_tree
+from r1jax.weights import load_module
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOOLS, IMAGES = 8, 6
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_foresight", ROOT / "launch" / "train_foresight.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Trees of one call, where tool k adds its own direction to the statistics and raises the score by k / 10."""
+    folder, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
+    effects = rng.normal(size=(TOOLS, NUM_STATISTICS)) / 4
+    width = encoder("lite_statistics").num_features
+    for index in range(IMAGES):
+        features = rng.normal(size=(1 + TOOLS, width)) / 4
+        features[1:, -NUM_STATISTICS:] = features[0, -NUM_STATISTICS:] + effects
+        scores = np.concatenate([[2.0], 2 + np.arange(TOOLS) / 10])
+        write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
+    tools = {f"tool{k}": "" for k in range(TOOLS)}
+    meta = {"name": "x", "encoder": "lite_statistics (0)", "scorer": "lite", "tools": tools, "dtype": "float16"}
+    images = [{"photo": f"photo{i}", "mix": "noise"} for i in range(IMAGES)]
+    meta |= {"num_images": IMAGES, "config": {"agent": {}}, "images": images}
+    (folder / META_FILE).write_text(json.dumps(meta))
+    return folder
+
+
+def run(script, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["train_foresight.py", *map(str, arguments)])
+    script.main()
+
+
+def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(script, folder, tmp_path, monkeypatch):
+    weights, fast = tmp_path / "foresight.safetensors", ("--members=2", "--rank=8", "--batch=8", "--epochs=100")
+    run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    net, about = load_module(weights)
+    moves = script.moves_of(load_training_tree(folder))
+    gain = np.asarray(net(script.scorer_net(), moves.statistics))[:, 5 : 5 + TOOLS]
+    assert log[-1]["loss"] < 1 and script.explained(gain, moves.gain) > 0
+    assert sorted(about["training"]["photos"]) == [f"photo{i}" for i in range(IMAGES)]
+    with pytest.raises(R1JaxError, match="was trained on the photo photo0"):
+        run(script, monkeypatch, "check", folder, "-o", weights)
+
+
+def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, tmp_path, monkeypatch, capsys):
+    run(script, monkeypatch, "encode", folder, "-o", tmp_path, "--apart")
+    tree, source, frozen = load_training_tree(tmp_path), load_training_tree(folder), encoder("lite_foresight")
+    assert tree.meta["encoder"].startswith("lite_foresight (")
+    assert tree.features.shape == (len(source.scores), frozen.num_features)
+    np.testing.assert_array_equal(tree.scores, source.scores)
+    net, _ = load_module(script.weight_file("foresight"))
+    wanted = net(script.scorer_net(), source.features[:, -NUM_STATISTICS:].astype(np.float32))
+    np.testing.assert_allclose(tree.features, wanted, atol=0.02)  # photos that no member learned from: the mean of all
+    run(script, monkeypatch, "check", folder)
+    assert json.loads(capsys.readouterr().out)[folder.name]["states"] == IMAGES
+    with pytest.raises(UsageError, match=r"build it with --agent\.encoder=lite_statistics"):
+        run(script, monkeypatch, "encode", tmp_path, "-o", tmp_path / "again")
