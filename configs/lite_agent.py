@@ -7,7 +7,8 @@ The tree, once:
     r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 4400 --beam 3 --tree-seed 7 --photos PHOTOS
 
 PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped agent, its six members
-and what each was trained with beyond this file. The tree takes half an hour of two cores, the training on it two minutes.
+and what each was trained with beyond this file. The tree takes half an hour of two cores, the training on it two minutes. Of
+photos that the encoder learned from, it foresees too well: docs/reproduce-weights.md has how to show each apart.
 Without --tree, --init or a GPU it takes hours: an update is 1024 episodes.
 """
 

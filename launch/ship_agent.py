@@ -25,9 +25,9 @@ INTRODUCTIONS = {
         "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of six",
         "(`r1jax.agent.ensemble`), trained with the 451 photos of [PHOTOS.md](PHOTOS.md). Three see an image through the",
         "[foresight net](foresight.md) (`configs/lite_agent.py`), three through what the [scorer](scorer.md) sees; five are distilled on a",
-        "transition tree, of 6,228 crops and one of the first 4,396 of them, half under the mixes of group A and half under those of `wide`; the",
+        "transition tree, four of 6,228 crops and one of the first 4,396, half under the mixes of group A and half under those of `wide`; the",
         "sixth learned by PPO under group A alone, on a tree of 1,276 crops and then on 80,000 images. Last, all six together went on for",
-        "24 updates on images by PPO, scored by tickets. They need no labels. Groups B and C, of which `wide` holds no mix, and the photos of its",
+        "24 updates on images by PPO, scored in a process of its own. They need no labels. Groups B and C, of which `wide` holds no mix, and the photos of its",
         "figures, were never seen. docs/reproduce-weights.md has the commands.",
     ],
     "published": [
@@ -49,7 +49,8 @@ def main() -> None:
     agent = ensemble(agents) if len(agents) > 1 else agents[0]
     if args.last:
         last = load_agent(args.last)
-        if last.policy.shapes() != agent.policy.shapes():
+        shape = [(a.policy.shapes(), a.policy.encoder.version, a.env.toolbox.names) for a in (last, agent)]
+        if shape[0] != shape[1]:
             raise UsageError(f"--last {args.last}: no run that went on from the mean of the others")
         agent = last
     # The folder's place on the machine that trained it is nobody's business.
@@ -61,7 +62,7 @@ def main() -> None:
     histories = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
     log = [row for member, rows in enumerate(histories) for row in thinned(rows, member)]
     file.with_name("agent.log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    file.with_name("agent.md").write_text(card(to_dict(agent.config), histories, INTRODUCTIONS[toolbox]))
+    file.with_name("agent.md").write_text(card(to_dict(agent.config), histories, -1 if args.last else 0, INTRODUCTIONS[toolbox]))
 
 
 def thinned(rows: list[dict[str, float]], member: int) -> list[dict[str, float]]:
@@ -71,8 +72,9 @@ def thinned(rows: list[dict[str, float]], member: int) -> list[dict[str, float]]
     return [{"member": member} | {key: round(row[key], 5) for key in kept if key in row} for row in logged]
 
 
-def card(config: dict[str, dict], histories: list[list[dict[str, float]]], introduction: list[str]) -> str:
-    last = histories[-1][-1]
+def card(config: dict[str, dict], histories: list[list[dict[str, float]]], told: int, introduction: list[str]) -> str:
+    """Returns the model card; `told` is the run whose fields `config` has."""
+    last = histories[told][-1]
     updates = ", ".join(str(rows[-1]["update"]) for rows in histories)
     fields = [f"| {group}.{key} | {value} |" for group in ("data", "env", "agent", "reward", "ppo") for key, value in config[group].items()]
     figures = [f"| {key} | {last[key]:.3f} |" for key in SHOWN if key in last]
@@ -87,7 +89,7 @@ def card(config: dict[str, dict], histories: list[list[dict[str, float]]], intro
         "|---|---|",
         *fields,
         "",
-        "The fields are those of the last stage; its last update:",
+        f"The fields are those of the {'last stage' if told else 'first run'}; its last update:",
         "",
         "| figure | value |",
         "|---|---|",

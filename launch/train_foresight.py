@@ -2,7 +2,7 @@
 
     python launch/train_foresight.py train trees/wide
     python launch/train_foresight.py encode trees/wide -o trees/wide_foresight --apart
-    python launch/train_foresight.py check trees/cbsd_A trees/cbsd_B trees/cbsd_C --update-card
+    python launch/train_foresight.py check trees/statistics_A trees/statistics_B trees/statistics_C --update-card
 
 The trees are built with --agent.encoder=lite_statistics. Each member learns from all photos but its share. `encode` writes
 a tree as if it had been built with --agent.encoder=lite_foresight; with --apart each photo is seen by the member that did
@@ -17,6 +17,7 @@ import hashlib
 import json
 import pathlib
 import platform
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax
@@ -34,7 +35,7 @@ from r1jax.nets.foresight_net import ForesightNet
 from r1jax.nets.quality_net import LEVELS, QualityNet
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.supervised import FitConfig, fit
-from r1jax.training.tree import META_FILE, TrainingTree, image_path, load_training_tree
+from r1jax.training.tree import META_FILE, image_path, load_training_tree
 from r1jax.weights import load_module, save_module, weight_file
 
 _DIRECTIONS_FROM = 4000  # states from which the directions of change are found
@@ -53,10 +54,23 @@ class Moves(NamedTuple):
         return self.seen[:, -NUM_STATISTICS:]
 
 
-def moves_of(tree: TrainingTree) -> Moves:
+def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> None:
+    """Raises UsageError where a tree's features are not the statistics that the shipped scorer looks at."""
+    wanted = described("lite_statistics")
+    if meta["encoder"] != wanted:
+        hint = "build it with --agent.encoder=lite_statistics"
+        raise UsageError(f"{folder}: has the encoder {meta['encoder']}, not {wanted}; {hint}")
+
+
+def described(name: str) -> str:
+    frozen = encoder(name)
+    return f"{frozen.name} ({digest(frozen.params)})"
+
+
+def read_moves(folder: str) -> Moves:
     """Returns the states of a tree that were gone on from."""
-    if not tree.meta["encoder"].startswith("lite_statistics "):
-        raise UsageError(f"the tree has the encoder {tree.meta['encoder']}: build it with --agent.encoder=lite_statistics")
+    tree = load_training_tree(folder)
+    require_statistics(tree.meta, folder)
     states = np.arange(len(tree.scores))
     expanded = np.flatnonzero((tree.children != states[:, None]).any(1))
     children = tree.children[expanded]
@@ -75,7 +89,7 @@ def scorer_net() -> QualityNet:
 
 
 def train(args: argparse.Namespace) -> None:
-    found = [moves_of(load_training_tree(folder)) for folder in args.trees]
+    found = [read_moves(folder) for folder in args.trees]
     moves = Moves(*(np.concatenate(column) for column in zip(*found, strict=True)))
     num_states, num_tools = moves.gain.shape
     config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_members": args.members, "rank": args.rank}
@@ -97,16 +111,25 @@ def train(args: argparse.Namespace) -> None:
 
     steps = round(args.epochs * num_states * (1 - 1 / args.members) / args.batch)
     schedule = FitConfig(steps, args.batch, args.learning_rate, warmup=min(50, steps // 4), checkpoint_every=500)
-    run = pathlib.Path(args.run)
-    run.mkdir(parents=True, exist_ok=True)
+    settings = {key: getattr(args, key) for key in ("members", "rank", "epochs", "batch", "learning_rate", "seed")}
+    scorer = hashlib.sha256(weight_file("scorer").read_bytes()).hexdigest()
+    run = claimed(pathlib.Path(args.run), settings | {"trees": args.trees, "states": num_states, "scorer": scorer})
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
         net = fit(net, batch_at, make_loss(scorer_net()), schedule, run / "checkpoints", report)
-    settings = {key: getattr(args, key) for key in ("epochs", "batch", "learning_rate", "seed")}
     versions = {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__}
     training = {"settings": settings | {"states": num_states, "steps": steps}, "versions": versions, "photos": folds}
-    scorer = hashlib.sha256(weight_file("scorer").read_bytes()).hexdigest()
     save_module(args.out or weight_file("foresight"), net, "foresight_net", config, training=training, scorer=scorer)
+
+
+def claimed(run: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
+    """Makes the folder this run's, or refuses: its checkpoints belong to other data."""
+    path = run / "settings.json"
+    if path.exists() and (held := json.loads(path.read_text())) != settings:
+        raise UsageError(f"{run}: holds a run with {held}, not {settings}; use another --run")
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings) + "\n")
+    return run
 
 
 def shuffled(names: np.ndarray, seed: int) -> list[str]:
@@ -119,7 +142,7 @@ def directions(moves: Moves, rank: int, rng: np.random.Generator) -> np.ndarray:
     changes = (moves.after[rows] - moves.statistics[rows][:, None]).reshape(-1, NUM_STATISTICS)
     variances, vectors = np.linalg.eigh(changes.T @ changes / len(changes))
     main = vectors[:, ::-1][:, :rank].T
-    return np.ascontiguousarray(main * np.sqrt(variances[::-1][:rank]).mean(), np.float32)
+    return np.ascontiguousarray(main * np.sqrt(np.maximum(variances[::-1][:rank], 0)).mean(), np.float32)
 
 
 def make_loss(quality: QualityNet) -> Any:
@@ -145,13 +168,15 @@ def make_loss(quality: QualityNet) -> Any:
 def encode(args: argparse.Namespace) -> None:
     (source,), target = args.trees, pathlib.Path(args.out)
     meta = json.loads((pathlib.Path(source) / META_FILE).read_text())
-    if not meta["encoder"].startswith("lite_statistics "):
-        raise UsageError(f"{source}: has the encoder {meta['encoder']}; build it with --agent.encoder=lite_statistics")
+    require_statistics(meta, source)
     net, about = load_module(weight_file("foresight"))
-    folds, quality, frozen = about["training"]["photos"], scorer_net(), encoder("lite_foresight")
-    meta["encoder"] = f"{frozen.name} ({digest(frozen.params)})"
-    meta["config"]["agent"]["encoder"] = frozen.name
+    folds, quality = about["training"]["photos"], scorer_net()
+    meta["encoder"], meta["apart"] = described("lite_foresight"), args.apart
+    meta["config"]["agent"]["encoder"] = "lite_foresight"
     target.mkdir(parents=True, exist_ok=True)
+    held = json.loads((target / META_FILE).read_text()) if (target / META_FILE).exists() else meta
+    if any(held.get(key) != meta[key] for key in ("encoder", "apart", "seed", "config")):
+        raise UsageError(f"{target}: holds another tree, of the encoder {held['encoder']}; use another folder")
     (target / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
     by_member = jax.jit(lambda statistics: net.by_member(quality, statistics))
     for index, image in enumerate(meta["images"]):
@@ -177,7 +202,7 @@ def check(args: argparse.Namespace) -> None:
     foresee = jax.jit(lambda statistics: net(quality, statistics))
     report: dict[str, Any] = {}
     for folder in args.trees:
-        moves = moves_of(load_training_tree(folder))
+        moves = read_moves(folder)
         if known := set(moves.photo) & set(about["training"]["photos"]):
             raise R1JaxError(f"{folder}: the net was trained on the photo {min(known)}")
         num_tools = moves.gain.shape[1]

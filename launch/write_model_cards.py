@@ -63,7 +63,7 @@ def write_scorer_card() -> None:
         "",
         "The embedded quality scorer `lite`. **It is a proxy, not a multimodal LLM**: a network of",
         f"{sum(t.size for t in tensors.values()):,} parameters trained to agree with full-reference metrics on synthetic",
-        "degradations. It has never seen a human opinion. Its features are also what the shipped agent looks at.",
+        "degradations. It has never seen a human opinion. The shipped agent looks at its features, and through a model of them.",
         "",
         "Label: mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5 "
         f"(calibration {json.dumps(training['calibration'])}, similarities as -log10(1 - s + 0.001)).",
@@ -122,7 +122,7 @@ def write_foresight_card() -> None:
 
 
 def settings_table(training: dict[str, Any]) -> list[str]:
-    shown = {k: v for k, v in training["settings"].items() if v not in (None, False)}
+    shown = {k: v for k, v in training["settings"].items() if v is not None and v is not False}
     shown |= training.get("versions", {}) | {"photos": len(training["photos"])}
     return ["| setting | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in shown.items())]
 

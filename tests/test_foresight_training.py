@@ -28,7 +28,7 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(script, tmp_path_factory):
     """Trees of one call, where tool k adds its own direction to the statistics and raises the score by k / 10."""
     folder, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
     effects = rng.normal(size=(TOOLS, NUM_STATISTICS)) / 4
@@ -39,7 +39,8 @@ def folder(tmp_path_factory):
         scores = np.concatenate([[2.0], 2 + np.arange(TOOLS) / 10])
         write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
     tools = {f"tool{k}": "" for k in range(TOOLS)}
-    meta = {"name": "x", "encoder": "lite_statistics (0)", "scorer": "lite", "tools": tools, "dtype": "float16"}
+    meta = {"name": "x", "encoder": script.described("lite_statistics"), "scorer": "lite", "tools": tools, "seed": 0}
+    meta |= {"dtype": "float16"}
     images = [{"photo": f"photo{i}", "mix": "noise"} for i in range(IMAGES)]
     meta |= {"num_images": IMAGES, "config": {"agent": {}}, "images": images}
     (folder / META_FILE).write_text(json.dumps(meta))
@@ -56,7 +57,7 @@ def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(scr
     run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     net, about = load_module(weights)
-    moves = script.moves_of(load_training_tree(folder))
+    moves = script.read_moves(folder)
     gain = np.asarray(net(script.scorer_net(), moves.statistics))[:, 5 : 5 + TOOLS]
     assert log[-1]["loss"] < 1 and script.explained(gain, moves.gain) > 0
     assert sorted(about["training"]["photos"]) == [f"photo{i}" for i in range(IMAGES)]

@@ -46,6 +46,7 @@ def encoder(name: str) -> Encoder:
 
     Raises:
       UsageError: there is none; the line lists those there are.
+      R1JaxError: its weights are not there.
     """
     from r1jax.agent import clip  # noqa: F401  registers its towers
 
@@ -91,14 +92,17 @@ def lite_statistics() -> Encoder:
 
 @register_encoder("lite_foresight")
 def lite_foresight() -> Encoder:
-    """The scorer's levels, and what one and two calls of each lite tool are expected to gain.
+    """The scorer's levels, and what each lite tool is expected to gain, and each second one after it.
 
     No tool is run for it: a learned model of them is, see `r1jax.nets.foresight_net`.
 
     Raises:
-      R1JaxError: the weights of the scorer or of the model are not in the package.
+      R1JaxError: the weights of the scorer or of the model are not in the package, or do not belong together.
     """
-    (scorer, scorer_state, of_scorer), (model, model_state, of_model) = map(_shipped_net, ("scorer", "foresight"))
+    scorer, scorer_state, of_scorer, _ = _shipped_net("scorer")
+    model, model_state, of_model, about = _shipped_net("foresight")
+    if not about["scorer"].startswith(of_scorer):
+        raise R1JaxError("agent.encoder: the foresight net is of another scorer: launch/train_foresight.py trains it anew")
 
     def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
         quality, foresight = (nnx.merge(graph, state) for graph, state in zip((scorer, model), params, strict=True))
@@ -109,7 +113,7 @@ def lite_foresight() -> Encoder:
 
 def _of_scorer(name: str, features: Callable[[Any, Float[Array, "b h w 3"]], Float[Array, "b f"]]) -> Encoder:
     """Returns what a function makes of the scorer's net and an image."""
-    graph, params, version = _shipped_net("scorer")
+    graph, params, version, _ = _shipped_net("scorer")
 
     def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
         return features(nnx.merge(graph, params), image)
@@ -117,16 +121,17 @@ def _of_scorer(name: str, features: Callable[[Any, Float[Array, "b h w 3"]], Flo
     return _frozen(name, apply, params, version)
 
 
-def _shipped_net(name: str) -> tuple[Any, Any, str]:
-    """Returns the graph, the parameters and the version of a net that the package ships."""
+def _shipped_net(name: str) -> tuple[Any, Any, str, dict[str, Any]]:
+    """Returns the graph, the parameters, the version and the metadata of a net that the package ships."""
     from r1jax import weights
     from r1jax.weights.recorded import sha256_of
 
     path = weights.weight_file(name)
     if not path.is_file():
         raise R1JaxError(f"agent.encoder: the shipped weights are missing: {path}")
-    graph, params = nnx.split(weights.load_module(path)[0])
-    return graph, params, sha256_of(path)[:12]
+    module, about = weights.load_module(path)
+    graph, params = nnx.split(module)
+    return graph, params, sha256_of(path)[:12], about
 
 
 def _frozen(

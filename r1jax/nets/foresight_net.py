@@ -36,7 +36,7 @@ class Imagined(NamedTuple):
 
 @register_net("foresight_net")
 class ForesightNet(nnx.Module):
-    """Maps the scorer's view of an image to what one and two calls of each tool would gain.
+    """Maps the scorer's view of an image to what each tool would gain, and each second tool after each first one.
 
     Args:
       num_tools: k.
