@@ -13,7 +13,6 @@ where it stopped.
 import argparse
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 import platform
@@ -26,19 +25,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.evaluation.benchmark import digest
+from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
 from r1jax.nets.foresight_net import ForesightNet
 from r1jax.nets.quality_net import LEVELS, QualityNet
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.supervised import FitConfig, fit
-from r1jax.training.tree import META_FILE, image_path, load_training_tree
+from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module, save_module, weight_file
+from r1jax.weights.recorded import sha256_of
 
 _DIRECTIONS_FROM = 4000  # states from which the directions of change are found
+_BLOCK = 64  # states foreseen at once
 
 
 class Moves(NamedTuple):
@@ -56,15 +56,10 @@ class Moves(NamedTuple):
 
 def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> None:
     """Raises UsageError where a tree's features are not the statistics that the shipped scorer looks at."""
-    wanted = described("lite_statistics")
+    wanted = describe_encoder("lite_statistics")
     if meta["encoder"] != wanted:
         hint = "build it with --agent.encoder=lite_statistics"
         raise UsageError(f"{folder}: has the encoder {meta['encoder']}, not {wanted}; {hint}")
-
-
-def described(name: str) -> str:
-    frozen = encoder(name)
-    return f"{frozen.name} ({digest(frozen.params)})"
 
 
 def read_moves(folder: str) -> Moves:
@@ -112,7 +107,7 @@ def train(args: argparse.Namespace) -> None:
     steps = round(args.epochs * num_states * (1 - 1 / args.members) / args.batch)
     schedule = FitConfig(steps, args.batch, args.learning_rate, warmup=min(50, steps // 4), checkpoint_every=500)
     settings = {key: getattr(args, key) for key in ("members", "rank", "epochs", "batch", "learning_rate", "seed")}
-    scorer = hashlib.sha256(weight_file("scorer").read_bytes()).hexdigest()
+    scorer = sha256_of(weight_file("scorer"))
     run = claimed(pathlib.Path(args.run), settings | {"trees": args.trees, "states": num_states, "scorer": scorer})
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
@@ -171,24 +166,22 @@ def encode(args: argparse.Namespace) -> None:
     require_statistics(meta, source)
     net, about = load_module(weight_file("foresight"))
     folds, quality = about["training"]["photos"], scorer_net()
-    meta["encoder"], meta["apart"] = described("lite_foresight"), args.apart
+    meta["encoder"], meta["apart"] = describe_encoder("lite_foresight"), args.apart
     meta["config"]["agent"]["encoder"] = "lite_foresight"
     target.mkdir(parents=True, exist_ok=True)
     held = json.loads((target / META_FILE).read_text()) if (target / META_FILE).exists() else meta
     if any(held.get(key) != meta[key] for key in ("encoder", "apart", "seed", "config")):
         raise UsageError(f"{target}: holds another tree, of the encoder {held['encoder']}; use another folder")
     (target / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
-    by_member = jax.jit(lambda statistics: net.by_member(quality, statistics))
+    by_member = jax.jit(lambda statistics: net.by_member(quality, statistics).swapaxes(0, 1))
     for index, image in enumerate(meta["images"]):
         path = image_path(target, index)
         tree = read_tree(image_path(pathlib.Path(source), index))
         if tree is None or tree.features is None or path.exists():
             continue
-        count = len(tree.features)
-        rows = np.resize(tree.features[:, -NUM_STATISTICS:].astype(np.float32), (-(-count // 64) * 64, NUM_STATISTICS))
-        found = np.concatenate([np.asarray(by_member(rows[i : i + 64])) for i in range(0, len(rows), 64)], 1)[:, :count]
+        found = in_blocks(by_member, _BLOCK, tree.features[:, -NUM_STATISTICS:].astype(np.float32))
         apart = folds.get(image["photo"]) if args.apart else None
-        features = found.mean(0) if apart is None else found[apart]
+        features = found.mean(1) if apart is None else found[:, apart]
         write_tree(path, dataclasses.replace(tree, features=features.astype(meta["dtype"])))
 
 
@@ -206,8 +199,7 @@ def check(args: argparse.Namespace) -> None:
         if known := set(moves.photo) & set(about["training"]["photos"]):
             raise R1JaxError(f"{folder}: the net was trained on the photo {min(known)}")
         num_tools = moves.gain.shape[1]
-        blocks = range(0, len(moves.gain), 256)
-        features = np.concatenate([np.asarray(foresee(moves.statistics[i : i + 256])) for i in blocks])
+        features = in_blocks(foresee, _BLOCK, moves.statistics)
         gain, direct = (features[:, start : start + num_tools] for start in (len(LEVELS), len(LEVELS) + num_tools))
         report[pathlib.Path(folder).name] = {"states": len(gain)} | foreseen(gain, direct, moves.gain)
     print(json.dumps(report, indent=2))

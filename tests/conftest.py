@@ -1,8 +1,15 @@
-"""Programs compiled by one test are read from disk by the next, by the commands that tests start, and by the next run."""
+"""Programs compiled by one test are read from disk by the next, by the commands that tests start, and by the next run.
+
+launch_scripts.py can be imported whatever pytest's import mode.
+"""
 
 import os
+import pathlib
+import sys
 
 import jax
+
+sys.path.append(str(pathlib.Path(__file__).parent))
 
 
 def pytest_configure(config):

@@ -1,34 +1,29 @@
 """launch/train_foresight.py on a small tree of made-up statistics: it learns, encodes and checks."""
 
-import importlib.util
 import json
-import pathlib
 import sys
 
 import numpy as np
 import pytest
+from launch_scripts import load
 
 from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, write_tree
 from r1jax.nets.scene_statistics import NUM_STATISTICS
-from r1jax.training.tree import META_FILE, image_path, load_training_tree
+from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOOLS, IMAGES = 8, 6
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_foresight", ROOT / "launch" / "train_foresight.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("train_foresight")
 
 
 @pytest.fixture(scope="module")
-def folder(script, tmp_path_factory):
+def folder(tmp_path_factory):
     """Trees of one call, where tool k adds its own direction to the statistics and raises the score by k / 10."""
     folder, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
     effects = rng.normal(size=(TOOLS, NUM_STATISTICS)) / 4
@@ -39,7 +34,7 @@ def folder(script, tmp_path_factory):
         scores = np.concatenate([[2.0], 2 + np.arange(TOOLS) / 10])
         write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
     tools = {f"tool{k}": "" for k in range(TOOLS)}
-    meta = {"name": "x", "encoder": script.described("lite_statistics"), "scorer": "lite", "tools": tools, "seed": 0}
+    meta = {"name": "x", "encoder": describe_encoder("lite_statistics"), "scorer": "lite", "tools": tools, "seed": 0}
     meta |= {"dtype": "float16"}
     images = [{"photo": f"photo{i}", "mix": "noise"} for i in range(IMAGES)]
     meta |= {"num_images": IMAGES, "config": {"agent": {}}, "images": images}

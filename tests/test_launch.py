@@ -1,6 +1,5 @@
 """The launchers: what --dry-run prints, what their scripts do under fake commands, and errors of one line."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ import sys
 import time
 
 import pytest
+from launch_scripts import load
 
 from r1jax import commands
 from r1jax.errors import R1JaxError, UsageError
@@ -20,13 +20,6 @@ CONFIG = str(ROOT / "configs" / "quickstart.py")
 SWEEP = str(ROOT / "configs" / "ablate_step_cost.py")
 TRAIN = f"{sys.executable} -m r1jax train {CONFIG}"
 VM = ("--name", "vm", "--zone", "z", "--type", "v5litepod-8")
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"launch_{name}", ROOT / "launch" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 local, slurm, tpu_vm = (load(name) for name in ("local", "slurm", "tpu_vm"))

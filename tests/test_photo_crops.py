@@ -2,13 +2,13 @@
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import pathlib
 
 import numpy as np
 import pytest
 import skimage
+from launch_scripts import load
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -21,10 +21,7 @@ FREE = {"public domain", "CC0-1.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-B
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("make_photo_crops", ROOT / "launch" / "make_photo_crops.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("make_photo_crops")
 
 
 def arguments(output, folders=(SITE_PACKAGES,)):

@@ -235,17 +235,23 @@ def _levels(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], call
     return levels
 
 
+def describe_encoder(name: str) -> str:
+    """Returns an encoder's name and the digest of its weights, as a tree keeps it."""
+    frozen = encoder(name)
+    return f"{frozen.name} ({digest(frozen.params)})"
+
+
 def identify(config: Config) -> dict[str, Any]:
     """Returns what a tree depends on besides its images: names and digests of tools, encoder and scorer.
 
     A scorer that is no part of the package is known by its name alone: it may take minutes to load.
     """
-    box, frozen = toolbox(config.env.toolbox), encoder(config.agent.encoder)
+    box = toolbox(config.env.toolbox)
     spec, options = config.reward.scorer, config.reward.options
     told = f"{spec} {json.dumps(dict(options), sort_keys=True)}" if options else spec
     return {
         "tools": {tool.name: digest(tool.params) for tool in box.tools},
-        "encoder": f"{frozen.name} ({digest(frozen.params)})",
+        "encoder": describe_encoder(config.agent.encoder),
         "scorer": f"{spec} ({identity(scorer(spec)).version})" if spec == "lite" else told,
     }
 
