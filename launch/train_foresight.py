@@ -66,8 +66,7 @@ def read_moves(folder: str) -> Moves:
     """Returns the states of a tree that were gone on from."""
     tree = load_training_tree(folder)
     require_statistics(tree.meta, folder)
-    states = np.arange(len(tree.scores))
-    expanded = np.flatnonzero((tree.children != states[:, None]).any(1))
+    expanded = np.flatnonzero(tree.expanded)
     children = tree.children[expanded]
     photos = np.array(tree.photos)[np.searchsorted(tree.roots, expanded, side="right") - 1]
     gain = tree.scores[children] - tree.scores[expanded][:, None]

@@ -220,6 +220,8 @@ def run_train(args: argparse.Namespace) -> int:
     from r1jax.training.tree_evaluation import TreeEvaluation
 
     config = configuration.load(args.config, args.overrides)
+    if args.eval_tree and not config.eval.every:
+        raise UsageError("--eval-tree: eval.every=0 never evaluates; give it a number of updates")
     run = pathlib.Path(args.run_dir or f"runs/{config.name}")
     tree = load_training_tree(args.tree) if args.tree else None
     make = evaluate = None
@@ -249,8 +251,6 @@ def run_tree(args: argparse.Namespace) -> int:
         raise UsageError(f"--part {args.part}: want I/N with I from 0 to N - 1")
     if args.beam < 0:
         raise UsageError(f"--beam {args.beam}: want a number of states, or 0 for all of them")
-    if args.images is not None and args.images < 1:
-        raise UsageError(f"--images {args.images}: want at least 1")
     result = build_training_tree(
         configuration.load(args.config, args.overrides),
         args.output,
@@ -281,7 +281,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     table = run_evaluation(
         config,
         checkpoint=args.checkpoint,
-        planners=args.planners.split(","),
+        toolbox=args.toolbox,
+        planners=(args.planners or "random,fixed,greedy,agent").split(","),
         photos=args.photos,
         mixes=args.mixes,
         per_mix=args.per_mix,
@@ -299,8 +300,14 @@ def run_evaluate(args: argparse.Namespace) -> int:
 def _evaluate_on_tree(args: argparse.Namespace, config: Any) -> int:
     from r1jax.agent.agent import load_agent
     from r1jax.training.sweep import rows_on_tree, table
+    from r1jax.training.tree import load_training_tree
 
-    rows = rows_on_tree(config, args.tree, agent=load_agent(args.checkpoint))
+    of_images = ("planners", "photos", "mixes", "per_mix", "judge", "no_reference", "output", "trees", "markdown")
+    given = [f"--{name.replace('_', '-')}" for name in of_images if getattr(args, name)]
+    if given := given + [f"--{name}" for name in args.overrides]:
+        raise UsageError(f"{given[0]}: has no meaning with --tree, whose images and planners are given")
+    agent = load_agent(args.checkpoint, args.toolbox)
+    rows = rows_on_tree(config, load_training_tree(args.tree), agent=agent)
     print(json.dumps(rows) if args.json else table(rows))
     return 0
 

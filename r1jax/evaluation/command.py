@@ -25,6 +25,7 @@ def run_evaluation(
     config: Config,
     *,
     checkpoint: str | None = None,
+    toolbox: str = "lite",
     planners: Sequence[str] = ("random", "fixed", "greedy", "agent"),
     photos: str | None = None,
     mixes: str | None = None,
@@ -43,7 +44,7 @@ def run_evaluation(
     best fixed order is chosen on the config's training photos and mixes.
 
     Args:
-      checkpoint: a run folder or an agent; None is the shipped agent.
+      checkpoint: a run folder or an agent; None is the shipped agent of `toolbox`, "lite" or "published".
       photos, mixes: by default `eval.photos` and `data.mixes` of the config.
       out: by default the run's folder evaluation/; nothing is written for the shipped agent.
 
@@ -53,7 +54,9 @@ def run_evaluation(
     unknown = [name for name in planners if name not in PLANNERS]
     if unknown:
         raise UsageError(f"--planners: no planner {unknown[0]!r}; there are {', '.join(PLANNERS)}")
-    agent = load_agent(checkpoint) if checkpoint or "agent" in planners else None
+    if toolbox != "lite" and "agent" not in planners:
+        raise UsageError(f"--toolbox {toolbox}: names the agent to evaluate, and --planners has no agent")
+    agent = load_agent(checkpoint, toolbox) if checkpoint or "agent" in planners else None
     env = _environment(agent, config) if agent else make_environment(config)
     photos, mixes = photos or config.eval.photos, mixes or config.data.mixes
     benchmark = build_benchmark(load_photos(photos), parse_mixes(mixes), config.data.crop, config.seed, per_mix)

@@ -31,11 +31,12 @@ from r1jax.degradations.mixes import training_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.benchmark import digest
+from r1jax.evaluation.command import open_scorer
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
 from r1jax.training.logs import RunLog, ServiceMeter
-from r1jax.training.rollout import OutsideRollout, collect_scores, make_rollout
+from r1jax.training.rollout import OutsideRollout, Trajectory, collect_scores, make_rollout
 from r1jax.training.tree import TrainingTree
 from r1jax.training.update import TrainState, acting_params, make_update, optimiser
 
@@ -104,7 +105,12 @@ def train(
     policy = Policy(encoder(config.agent.encoder), env, config.agent)
     if init is not None:
         _check_init(policy, env, init)
-    _claim(run_dir, config, resume, tree, init, write=first_process)
+    if tree:
+        tree.check(config)
+    elif config.reward.metric:
+        raise UsageError(f"reward.metric={config.reward.metric}: the states of a tree have metrics; give one by --tree")
+    origins = {"tree": tree.summary if tree else None, "init": {"agent": digest(init.params)} if init else None}
+    _check_folder(run_dir, config, resume, origins)
     tree = tree.rewarding(config.reward.metric) if tree and config.reward.metric else tree
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
@@ -117,25 +123,11 @@ def train(
         service: Any = tree.scorer if tree else _open_scorer(config.reward, run_dir, stack)
         scorer_params = service.params if mode == "graph" else ()
         if make_evaluate and first_process:
-            evaluate = make_evaluate(_host_scorer(service, config.reward))
+            evaluate = make_evaluate(service if isinstance(service, RewardService) else open_scorer(config, stack))
         frozen = _replicate(mesh, (tools, actor.encoder.params, scorer_params))
-
-        # --- The two programs ------------------------------------------------------------------------------------
-        rollout = _rollout(acting, actor, service, mode, mesh)
-
-        def roll_out(params: Any, frozen: Any, images: Any, ids: Any, seed: Any, update: Any) -> Any:
-            return rollout(params, *frozen, images, ids, _key(seed, update, 0))
-
-        act: Any = roll_out if mode == "outside" else jax.jit(roll_out)
-
-        @jax.jit
-        def learn(
-            state: TrainState, encoder_params: Any, trajectory: Any, scores: Any, seed: Any, update: Any, coef: Any
-        ) -> Any:
-            # Features are small: every device repeats the whole update, and no device count changes its sums.
-            trajectory, scores = _constrain(mesh, (trajectory, scores))
-            key = _key(seed, update, 1)
-            return _constrain(mesh, update_policy(state, encoder_params, trajectory, scores, key, coef))
+        act, learn = _programs(acting, actor, service, mode, mesh, update_policy)
+        if first_process:  # now: a config that was refused up to here leaves no folder behind
+            _claim(run_dir, config, origins)
 
         # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -234,38 +226,38 @@ def _key(seed: Any, update: Any, stream: int) -> Any:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), update), stream)
 
 
-def _claim(
-    run_dir: pathlib.Path, config: Config, resume: bool, tree: TrainingTree | None, init: Agent | None, *, write: bool
-) -> None:
-    """Makes the run folder this config's, or refuses."""
+_WORDS = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
+
+
+def _check_folder(run_dir: pathlib.Path, config: Config, resume: bool, origins: Mapping[str, Any]) -> None:
+    """Raises UsageError where the folder holds a run of another config, tree or start."""
     path = run_dir / "config.json"
-    if tree:
-        tree.check(config)
-    elif config.reward.metric:
-        raise UsageError(f"reward.metric={config.reward.metric}: the states of a tree have metrics; give one by --tree")
-    begun = {"agent": digest(init.params)} if init else None
-    origins = [
-        (run_dir / "tree.json", tree.summary if tree else None, "holds a run on", "images"),
-        (run_dir / "init.json", begun, "holds a run that began from", "fresh parameters"),
-    ]
-    if path.is_file():
-        for file, origin, begins, nothing in origins:
-            held = json.loads(file.read_text()) if file.is_file() else None
-            if held != origin:
-                raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
-        old = from_dict(json.loads(path.read_text()))
-        if old != config:
-            raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
-        if not resume:
-            raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
-    elif write:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        for file, origin, *_ in origins:
-            if origin:
-                file.write_text(json.dumps(origin, indent=2) + "\n")
-        partial = path.with_suffix(".tmp")
-        partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-        partial.replace(path)
+    if not path.is_file():
+        return
+    for name, origin in origins.items():
+        file, (begins, nothing) = run_dir / f"{name}.json", _WORDS[name]
+        held = json.loads(file.read_text()) if file.is_file() else None
+        if held != origin:
+            raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
+    old = from_dict(json.loads(path.read_text()))
+    if old != config:
+        raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
+    if not resume:
+        raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
+
+
+def _claim(run_dir: pathlib.Path, config: Config, origins: Mapping[str, Any]) -> None:
+    """Makes the folder this run's; config.json comes last, and whole."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for name, origin in origins.items():
+        file = run_dir / f"{name}.json"
+        if origin:
+            file.write_text(json.dumps(origin, indent=2) + "\n")
+        else:
+            file.unlink(missing_ok=True)
+    partial = run_dir / "config.tmp"
+    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    partial.replace(run_dir / "config.json")
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
@@ -291,15 +283,30 @@ def _open_scorer(config: RewardConfig, run_dir: pathlib.Path, stack: contextlib.
     return graph
 
 
-def _host_scorer(service: Any, config: RewardConfig) -> Scorer | RewardService:
-    """Returns what scores images between updates: the service where there is one."""
-    return service if isinstance(service, RewardService) else scorer(config.scorer, config.options)
+def _programs(
+    env: Environment, policy: Policy, service: Any, mode: Any, mesh: Mesh | None, update_policy: Callable[..., Any]
+) -> tuple[Callable[..., Trajectory], Callable[..., Any]]:
+    """Returns the two programs of an update.
 
+    act(params, (tools, encoder, scorer params), images, ids, seed, update) -> trajectory
+    learn(state, encoder params, trajectory, scores, seed, update, entropy_coef) -> (state, metrics)
+    """
+    outside = mode == "outside"
+    rollout: Any = (
+        OutsideRollout(env, policy, service, mesh=mesh) if outside else make_rollout(env, policy, service, mode, mesh=mesh)
+    )
 
-def _rollout(env: Environment, policy: Policy, service: Any, mode: Any, mesh: Mesh | None) -> Any:
-    if mode == "outside":
-        return OutsideRollout(env, policy, service, mesh=mesh)
-    return make_rollout(env, policy, service, mode, mesh=mesh)
+    def act(params: Any, frozen: Any, images: Any, ids: Any, seed: Any, update: Any) -> Any:
+        return rollout(params, *frozen, images, ids, _key(seed, update, 0))
+
+    def learn(
+        state: TrainState, encoder_params: Any, trajectory: Any, scores: Any, seed: Any, update: Any, coef: Any
+    ) -> Any:
+        # Features are small: every device repeats the whole update, and no device count changes its sums.
+        trajectory, scores = _constrain(mesh, (trajectory, scores))
+        return _constrain(mesh, update_policy(state, encoder_params, trajectory, scores, _key(seed, update, 1), coef))
+
+    return act if outside else jax.jit(act), jax.jit(learn)
 
 
 def _fresh_state(policy: Policy, config: Config, first: Any, init: Agent | None) -> TrainState:
@@ -321,6 +328,7 @@ def _check_init(policy: Policy, env: Environment, init: Agent) -> None:
         "env.stop": (env.num_actions, init.env.num_actions),
         "agent.encoder": tuple(f"{of.encoder.name} {of.encoder.version}" for of in (policy, init.policy)),
         "agent.hidden": (policy.config.hidden, init.policy.config.hidden),
+        "agent.record": (policy.config.record, init.policy.config.record),
     }
     for name, (here, there) in wanted.items():
         if here != there:

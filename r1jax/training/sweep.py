@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,16 +27,20 @@ from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tradeoff import tradeoff
 from r1jax.training.logs import read_log
 
+if TYPE_CHECKING:
+    from r1jax.training.tree import TrainingTree
+
 COLUMNS = ("eval/score_gain", "eval/share", "eval/psnr_y_gain", "eval/calls", "eval/worse")
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run: a variant with one seed."""
+    """One run: a variant with one seed, on a tree or on images."""
 
     config: Config
     run: pathlib.Path
     command: list[str]
+    tree: str | None
 
 
 def run_sweep(
@@ -65,22 +69,28 @@ def run_sweep(
       dry_run: only list the variants.
 
     Raises:
-      UsageError: the file has no `sweep()`, or an override does not fit.
+      UsageError: the file has no `sweep()` or no variant, two variants would share a folder, or an override does not fit.
       R1JaxError: submitit is not installed.
     """
     base = (configuration.load_small(path) if small else {}) | dict(overrides or {})
     variants = [(variant, configuration.override(config, base)) for variant, config in configuration.load_sweep(path)]
-    folder = pathlib.Path(run_dir or (f"runs/{variants[0][1].name}" if variants else "runs"))
+    if not variants:
+        raise UsageError(f"{path}: its sweep() yields nothing; want dicts of overrides")
+    folder = pathlib.Path(run_dir or f"runs/{variants[0][1].name}")
     work, trees = [], {"tree": tree, "eval-tree": eval_tree}
     for variant, config in variants:
         for seed in range(config.seed, config.seed + seeds):
             run = folder / _folder_name(variant) / (f"seed{seed}" if seeds > 1 else "")
             work.append(_job(path, variant | base, configuration.override(config, {"seed": seed}), run, trees))
+    if len({job.run for job in work}) < len(work):
+        raise UsageError(f"{path}: two variants have one folder in {folder}; are they the same, or their values too long?")
+    load = functools.cache(_load_tree)
     planners = []  # before the runs: a tree that does not fit is refused before hours are spent
-    if variants and eval_tree and "{" not in eval_tree and not dry_run:
-        planners = rows_on_tree(variants[0][1], eval_tree, tree)
+    if eval_tree and "{" not in eval_tree and not dry_run:
+        training = _load_tree(tree) if tree and "{" not in tree else None
+        planners = _planner_rows(variants, load(eval_tree), training)
     statuses = ["listed"] * len(work) if dry_run else _run_all(work, folder, jobs, slurm)
-    rows, results = [], _Results(eval_tree)
+    rows, results = [], _Results(eval_tree, load)
     for place, (variant, _) in enumerate(variants):
         mine = slice(place * seeds, (place + 1) * seeds)
         rows.append(_row(variant, folder / _folder_name(variant), results.of(work[mine]), statuses[mine]))
@@ -90,8 +100,30 @@ def run_sweep(
     return planners + rows
 
 
+def _load_tree(folder: str) -> "TrainingTree":
+    from r1jax.training.tree import load_training_tree
+
+    return load_training_tree(folder)
+
+
+def _planner_rows(
+    variants: Sequence[tuple[Mapping[str, Any], Config]], eval_tree: "TrainingTree", tree: "TrainingTree | None"
+) -> list[dict[str, Any]]:
+    """Returns the planners' rows in each of the variants' environments."""
+    fields = ("env.toolbox", "env.horizon", "env.stop")
+    environments: dict[Any, tuple[Mapping[str, Any], Config]] = {}
+    for variant, config in variants:
+        key = (config.env.toolbox, config.env.horizon, config.env.stop)
+        environments.setdefault(key, ({name: variant[name] for name in fields if name in variant}, config))
+    rows = []
+    for changes, config in environments.values():
+        where = f", {_label(changes)}" if len(environments) > 1 else ""
+        rows += [row | {"variant": row["variant"] + where} for row in rows_on_tree(config, eval_tree, tree)]
+    return rows
+
+
 def rows_on_tree(
-    config: Config, eval_tree: str, tree: str | None = None, agent: Agent | None = None
+    config: Config, eval_tree: "TrainingTree", tree: "TrainingTree | None" = None, agent: Agent | None = None
 ) -> list[dict[str, Any]]:
     """Returns a row of the table for each planner that needs no training, and for an agent.
 
@@ -103,14 +135,12 @@ def rows_on_tree(
     Raises:
       UsageError: the tree does not belong to the config or the agent.
     """
-    from r1jax.training.tree import load_training_tree
     from r1jax.training.tree_evaluation import TreeEvaluation
 
     if agent is not None:
         config = agent.config
-    training = load_training_tree(tree) if tree and "{" not in tree else None
-    evaluation = TreeEvaluation(config, load_training_tree(eval_tree))
-    figures = dict(evaluation.planners(training)) | ({"agent": evaluation(agent)} if agent else {})
+    evaluation = TreeEvaluation(config, eval_tree)
+    figures = dict(evaluation.planners(tree)) | ({"agent": evaluation(agent)} if agent else {})
     named = {name: {f"eval/{key}": value for key, value in values.items()} for name, values in figures.items()}
     empty: dict[str, Any] = {"run": "", "status": "planner", "runs": 0} | {f"{name}/interval": None for name in COLUMNS}
     return [{"variant": name} | empty | values for name, values in named.items()]
@@ -126,9 +156,10 @@ def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequenc
 def _job(
     path: str | pathlib.Path, fields: Mapping[str, Any], config: Config, run: pathlib.Path, trees: Mapping[str, str | None]
 ) -> Job:
-    options = {name: _fill(where, config) for name, where in trees.items() if where} | dict(fields) | {"seed": config.seed}
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    return Job(config, run, [sys.executable, "-m", "r1jax", "train", str(path), "--run", str(run), "--quiet", *flags])
+    folders = {name: _fill(where, config) for name, where in trees.items() if where}
+    flags = [f"--{name}={value}" for name, value in (folders | dict(fields) | {"seed": config.seed}).items()]
+    command = [sys.executable, "-m", "r1jax", "train", str(path), "--run", str(run), "--quiet", *flags]
+    return Job(config, run, command, folders.get("tree"))
 
 
 def _fill(text: str, config: Config) -> str:
@@ -195,11 +226,22 @@ def _result(wait: Callable[[], int]) -> int:
 
 
 def _complete(job: Job) -> bool:
-    """Whether the run is this very config's and its agent has been saved."""
+    """Whether the run is this very config's, on this tree, and its agent has been saved."""
     saved = job.run / "config.json"
     if not (saved.is_file() and (job.run / "agent" / "agent.safetensors").is_file()):
         return False
-    return configuration.from_dict(json.loads(saved.read_text())) == job.config
+    if configuration.from_dict(json.loads(saved.read_text())) != job.config:
+        return False
+    place = job.run / "tree.json"
+    held = json.loads(place.read_text()) if place.is_file() else {}
+    return held == (held | _describe_tree(job.tree) if job.tree else {})
+
+
+def _describe_tree(folder: str) -> dict[str, Any]:
+    from r1jax.training.tree import META_FILE, describe_tree
+
+    path = pathlib.Path(folder) / META_FILE
+    return describe_tree(json.loads(path.read_text())) if path.is_file() else {"of": "no tree"}
 
 
 # --- The table ---------------------------------------------------------------------------------------------------
@@ -211,9 +253,8 @@ class _Results:
     A complete run is not done again for another such tree, so its log may be of the one before.
     """
 
-    def __init__(self, eval_tree: str | None):
-        self._eval_tree = eval_tree
-        self._trees: dict[str, Any] = {}
+    def __init__(self, eval_tree: str | None, load: Callable[[str], "TrainingTree"]):
+        self._eval_tree, self._load = eval_tree, load
 
     def of(self, runs: Sequence[Job]) -> list[dict[str, float]]:
         """Returns the figures of each of a variant's runs that has any."""
@@ -223,12 +264,9 @@ class _Results:
         return self._on_tree(complete, _fill(self._eval_tree, complete[0].config)) if complete else []
 
     def _on_tree(self, runs: Sequence[Job], folder: str) -> list[dict[str, float]]:
-        from r1jax.training.tree import load_training_tree
         from r1jax.training.tree_evaluation import TreeEvaluation
 
-        if folder not in self._trees:
-            self._trees[folder] = load_training_tree(folder)
-        evaluate = TreeEvaluation(runs[0].config, self._trees[folder])
+        evaluate = TreeEvaluation(runs[0].config, self._load(folder))
         figures = [evaluate(load_agent(job.run)) for job in runs]
         return [{f"eval/{name}": value for name, value in found.items()} for found in figures]
 

@@ -7,6 +7,7 @@ each decision that there can be, however many episodes make it. `tree_build.py` 
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from r1jax.agent.encoder import Encoder, encoder
 from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.config import Config
-from r1jax.env.environment import Environment, State
+from r1jax.env.environment import Environment, State, TimeStep
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.benchmark import digest
 from r1jax.evaluation.tree import Tree, read_tree
@@ -41,7 +42,8 @@ class Episodes(NamedTuple):
 class TreeEnvironment(Environment):
     """The environment on the numbers of states.
 
-    Its tool params are the table of children [u, k] and that of the structure kept [u].
+    Its tool params are `Tables`. An episode ends where the tree does: in a state that a beam left out nothing is known of
+    what a tool would do, so that it may not be asked for a decision, and what was gained on the way there is exact.
     """
 
     def reset(self, images: Int[Array, " b"]) -> State:
@@ -51,13 +53,27 @@ class TreeEnvironment(Environment):
 
     def kept(self, tool_params: Any, state: State) -> Float[Array, " b"]:
         """Returns how much of the root's structure the states keep."""
-        return tool_params[1][state.image]
+        return tool_params.kept[state.image]
+
+    def step(self, tool_params: Any, state: State, action: Int[Array, " b"]) -> tuple[State, TimeStep]:
+        """Takes one action in every episode."""
+        new_state, step = super().step(tool_params, state, action)
+        done = new_state.done | ~tool_params.open[new_state.image]
+        return new_state._replace(done=done), step._replace(discount=(~done).astype(jnp.float32))
 
     def restore(
         self, tool_params: Any, image: Int[Array, " b"], tool: Int[Array, " b"], valid: Bool[Array, " b"]
     ) -> Int[Array, " b"]:
         """Returns the states after their tools."""
-        return jnp.where(valid, tool_params[0][image, jnp.minimum(tool, len(self.toolbox) - 1)], image)
+        return jnp.where(valid, tool_params.children[image, jnp.minimum(tool, len(self.toolbox) - 1)], image)
+
+
+class Tables(NamedTuple):
+    """What stands for the tools' parameters, of each of u states."""
+
+    children: Int[Array, "u k"]
+    kept: Float[Array, " u"]  # of the root's structure
+    open: Bool[Array, " u"]  # an episode may go on
 
 
 class Points(NamedTuple):
@@ -137,9 +153,17 @@ class TrainingTree:
 
         children = self.children_by(env.toolbox.names)
         points = self._points(children, env, config)
+        # Without a beam a state that no tool changes is one like any other.
+        going_on = self.expanded if self.meta.get("beam") else np.ones(len(self.scores), bool)
         frozen = Encoder(config.agent.encoder, look_up, points, self.features.shape[1])
         kept = self.metrics.get(STRUCTURE, np.ones_like(self.scores))
-        return TreeEnvironment(**fields), TreePolicy(frozen, env, config.agent), (children, kept)
+        tables = Tables(*map(jnp.asarray, (children, kept, going_on)))
+        return TreeEnvironment(**fields), TreePolicy(frozen, env, config.agent), tables
+
+    @property
+    def expanded(self) -> Bool[np.ndarray, " u"]:
+        """Whether a tool of the tree makes another state of a state: of the last level's and of those left out none does."""
+        return (self.children != np.arange(len(self.children))[:, None]).any(1)
 
     def children_by(self, tools: Sequence[str]) -> Int[np.ndarray, "u k"]:
         """Returns the children that these tools make, in their order."""
@@ -201,9 +225,7 @@ class TrainingTree:
     @property
     def summary(self) -> dict[str, Any]:
         """What a run on this tree depends on."""
-        names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
-        sizes = {"beam": self.meta.get("beam", 0), "images": len(self.roots), "states": len(self.scores)}
-        return {name: self.meta[name] for name in names} | sizes
+        return describe_tree(self.meta) | {"images": len(self.roots), "states": len(self.scores)}
 
     def check(self, config: Config) -> None:
         """Raises UsageError where the tree does not belong to the config."""
@@ -220,6 +242,13 @@ class TrainingTree:
             raise UsageError(f"reward.metric={metric}: the tree's states have {', '.join(self.metrics) or 'none'}")
         if config.env.horizon > made["horizon"]:
             raise UsageError(f"env.horizon={config.env.horizon}: the tree has {made['horizon']} calls; build another")
+
+
+def describe_tree(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what tells trees apart that a run must not be moved between, from what stands in tree.json."""
+    names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
+    of = hashlib.sha256(json.dumps([meta["images"], meta.get("apart", False)]).encode()).hexdigest()[:16]
+    return {name: meta[name] for name in names} | {"beam": meta.get("beam", 0), "of": of}
 
 
 def reached(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], calls: int) -> Int[np.ndarray, "r s"]:

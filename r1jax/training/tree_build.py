@@ -137,7 +137,8 @@ def build_training_tree(
         simulator = Simulator(env, env.toolbox.params, scorer or open_scorer(config, stack))
         encode = _make_encode(config, simulator, dtype)
         meta = _meta(config, images, count, simulator, photos or config.data.photos, dtype) | {"beam": beam}
-        _claim(folder, meta)
+        if not estimate_only:
+            _claim(folder, meta)
         mine = [i for i in range(part[0], count, part[1]) if not _built(folder, i)]
         _print_estimate(config, simulator, encode, len(mine), count, beam, folder)
         built = 0
@@ -240,12 +241,12 @@ def _print_estimate(
     crop, states = config.data.crop, _most_states(simulator.num_tools, simulator.horizon, beam)
     simulator.measure(crop, crop)
     block = np.zeros((simulator.block(crop, crop), crop, crop, 3), np.uint8)
-    num_features = encode(block).shape[1]
+    features = encode(block)
     start = time.perf_counter()
     encode(block)
     state_seconds = simulator.score_seconds + (time.perf_counter() - start) / len(block)
     seconds = states * state_seconds + (states - 1) / simulator.num_tools * float(simulator.tool_seconds.sum())
-    size = states * (num_features * 2 + _STATE_BYTES) * count / 2**20
+    size = states * (features.shape[1] * features.itemsize + _STATE_BYTES) * count / 2**20
     print(
         f"{folder}: {missing} of {count} images to build, {states} states each: about {missing * seconds / 60:.0f} min "
         f"({seconds:.1f} s an image); at most {size:.0f} MB in all",

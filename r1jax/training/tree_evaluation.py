@@ -26,7 +26,7 @@ class TreeEvaluation:
             raise UsageError("an evaluation needs every state: build its tree without --beam")
         self._tree, self._env = tree, make_environment(config)
         env, policy, tables = tree.task(config, self._env)
-        self._children = tables[0]
+        self._children = tables.children
         self._frozen = (tables, policy.encoder.params, tree.scores)
         self._rollout = jax.jit(make_rollout(env, policy, tree.scorer, "graph", greedy=True))
         self._reached = reached(self._children, tree.roots, env.horizon)

@@ -54,6 +54,9 @@ def learning_rate(config: PPOConfig) -> optax.Schedule:
 
 def check_algorithm(config: PPOConfig) -> None:
     """Raises UsageError where fields do not fit the algorithm."""
+    for field in ("updates", "episodes", "epochs", "minibatches"):
+        if getattr(config, field) < 1:
+            raise UsageError(f"ppo.{field}={getattr(config, field)}: want 1 or more")
     name, group = config.algorithm, config.group_size
     if group < 1 or config.episodes % group:
         raise UsageError(f"ppo.group_size={group} does not divide ppo.episodes={config.episodes}")
@@ -76,14 +79,13 @@ def make_update(
     Raises:
       UsageError: the decisions of an update do not divide into ppo.minibatches, or a tree is missing.
     """
-    ppo = config.ppo
+    ppo, tx, decisions = config.ppo, optimiser(config.ppo), config.ppo.episodes * config.env.horizon
     check_algorithm(ppo)
-    if ppo.algorithm == "distill":
-        return _make_distillation(policy, config)
-    decisions = ppo.episodes * config.env.horizon
-    if decisions % ppo.minibatches:
+    distil = ppo.algorithm == "distill"
+    if distil and not isinstance(policy, TreePolicy):
+        raise UsageError("ppo.algorithm=distill learns from a transition tree: give one by --tree")
+    if not distil and decisions % ppo.minibatches:
         raise UsageError(f"ppo.minibatches={ppo.minibatches} does not divide {decisions} (ppo.episodes * env.horizon)")
-    tx = optimiser(ppo)
 
     def update(
         state: TrainState,
@@ -97,19 +99,21 @@ def make_update(
         if ppo.algorithm == "vtrace":
             current = _evaluate(policy.bind(state.params, encoder_params, decisions), trajectory)
         batch = make_batch(trajectory, scores, ppo, config.env, current)
+        # Distillation goes through all decisions of a tree; the trajectory then only shows what the policy does.
+        pool = encoder_params.known if distil else jnp.arange(decisions)
+        count = len(pool) // ppo.minibatches * ppo.minibatches
+        if not count:
+            raise UsageError(f"ppo.minibatches={ppo.minibatches}: the tree has only {len(pool)} decisions to learn from")
+        orders = [jax.random.permutation(k, pool)[:count] for k in jax.random.split(key, ppo.epochs)]
+        rows = jnp.stack(orders).reshape(ppo.epochs * ppo.minibatches, -1)
 
-        def train_minibatch(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
-            minibatch = jax.tree.map(lambda x: x[rows], batch)
+        def loss(params: Params, rows: Array) -> tuple[Array, Metrics]:
+            if distil:
+                return _lesson(policy, params, encoder_params, rows, ppo)
+            evaluate = policy.bind(params, encoder_params, rows.size)
+            return policy_loss(evaluate, jax.tree.map(lambda x: x[rows], batch), ppo, entropy_coef)
 
-            def loss(params: Params) -> tuple[Array, Metrics]:
-                evaluate = policy.bind(params, encoder_params, rows.size)
-                return policy_loss(evaluate, minibatch, ppo, entropy_coef)
-
-            return _descend(tx, state, loss)
-
-        orders = jax.vmap(lambda k: jax.random.permutation(k, decisions))(jax.random.split(key, ppo.epochs))
-        rows = orders.reshape(ppo.epochs * ppo.minibatches, -1)
-        state, history = jax.lax.scan(train_minibatch, state, rows)
+        state, history = jax.lax.scan(lambda state, rows: _descend(tx, state, lambda p: loss(p, rows)), state, rows)
         metrics = {name: jnp.mean(values) for name, values in history.items()}
         metrics["ratio_error"] = history["ratio_error"][0]
         return state, metrics | diagnostics(trajectory, scores, batch, config)
@@ -117,38 +121,13 @@ def make_update(
     return update
 
 
-def _make_distillation(policy: Policy, config: Config) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns an update that goes through all decisions of a tree; the trajectory only shows what the policy does."""
-    if not isinstance(policy, TreePolicy):
-        raise UsageError("ppo.algorithm=distill learns from a transition tree: give one by --tree")
-    ppo, tx = config.ppo, optimiser(config.ppo)
-
-    def update(
-        state: TrainState,
-        points: Points,
-        trajectory: Trajectory,
-        scores: Float[Array, "T1 b"],
-        key: PRNGKeyArray,
-        entropy_coef: Float[Array, ""],
-    ) -> tuple[TrainState, Metrics]:
-        def train_minibatch(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
-            node = rows % len(points.step)
-            features = policy.encoder.apply(points, points.state[rows])
-
-            def loss(params: Params) -> tuple[Array, Metrics]:
-                logits, value = policy.apply(params, features, points.record[node], points.step[node])
-                return distillation_loss(logits, value, points.action_value[rows], ppo)
-
-            return _descend(tx, state, loss)
-
-        count = len(points.known) // ppo.minibatches * ppo.minibatches
-        orders = [jax.random.permutation(k, points.known)[:count] for k in jax.random.split(key, ppo.epochs)]
-        rows = jnp.stack(orders).reshape(ppo.epochs * ppo.minibatches, -1)
-        state, history = jax.lax.scan(train_minibatch, state, rows)
-        metrics = {name: jnp.mean(values) for name, values in history.items()} | {"ratio_error": jnp.zeros(())}
-        return state, metrics | diagnostics(trajectory, scores, make_batch(trajectory, scores, ppo, config.env), config)
-
-    return update
+def _lesson(policy: Policy, params: Params, points: Points, rows: Array, config: PPOConfig) -> tuple[Array, Metrics]:
+    """Returns the loss of distillation on some of a tree's decisions, and metrics."""
+    node = rows % len(points.step)
+    features = policy.encoder.apply(points, points.state[rows])
+    logits, value = policy.apply(params, features, points.record[node], points.step[node])
+    loss, metrics = distillation_loss(logits, value, points.action_value[rows], config)
+    return loss, metrics | {"ratio_error": jnp.zeros(())}
 
 
 def _descend(

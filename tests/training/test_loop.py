@@ -54,7 +54,8 @@ def test_a_run_begins_from_an_agent(straight, tmp_path):
         np.testing.assert_array_equal(result.agent.params[name], array, err_msg=name)
     with pytest.raises(UsageError, match=r"holds a run that began from .*, not fresh parameters"):
         run(tmp_path / "run", still)
-    for field, value in (("agent__hidden", (16,)), ("env__horizon", 1), ("env__toolbox", ("probe_noop",))):
+    others = {"agent__hidden": (16,), "env__horizon": 1, "env__toolbox": ("probe_noop",), "agent__record": False}
+    for field, value in others.items():
         with pytest.raises(UsageError, match=f"--init: the agent was trained with {field.replace('__', '.')}"):
             run(tmp_path / "other", probe_config(**{field: value}), init=straight.agent)
     assert not (tmp_path / "other").exists()
@@ -262,6 +263,7 @@ def test_a_folder_holds_one_run(straight):
 def test_batches_that_do_not_divide_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"ppo\.minibatches=5 does not divide 48"):
         run(tmp_path / "a", probe_config(ppo__minibatches=5))
+    assert not (tmp_path / "a").exists()  # the corrected config may have it
     monkeypatch.setattr(jax, "device_count", lambda: 7)
     with pytest.raises(UsageError, match=r"ppo\.episodes=24 does not divide over 7 devices"):
         run(tmp_path / "b", probe_config())
@@ -273,6 +275,7 @@ def test_a_scorer_outside_jax_cannot_run_in_the_graph(tmp_path):
     config = probe_config(reward__scorer=f"{path}:Own")
     with pytest.raises(UsageError, match=r"reward\.mode=graph: the scorer .* is no Flax net"):
         run(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_are_those_of_the_config(tmp_path, monkeypatch):

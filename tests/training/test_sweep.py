@@ -13,6 +13,7 @@ from scipy import stats
 from r1jax import config as configuration
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.training import sweep
+from r1jax.training.tree import describe_tree
 
 CONFIG = """
 from r1jax.config import Config
@@ -42,20 +43,25 @@ def pretend(command, log, environment):
     if (words["seed"], words.get("ppo.clip")) == ("1", "0.1"):
         return 1
     run = pathlib.Path(command[command.index("--run") + 1])
-    tree = words.pop("tree", None)
-    assert tree == "trees/shared"
+    tree = pathlib.Path(words.pop("tree"))
     config = configuration.load(command[command.index("train") + 1], words)
     assert config.ppo.updates == 2
     (run / "agent").mkdir(parents=True, exist_ok=True)
     (run / "agent" / "agent.safetensors").touch()
     (run / "config.json").write_text(json.dumps(configuration.to_dict(config)))
+    (run / "tree.json").write_text(json.dumps(describe_tree(json.loads((tree / "tree.json").read_text())) | {"images": 2}))
     gain = config.ppo.clip + config.seed
     (run / "metrics.jsonl").write_text(json.dumps({"update": 2, "eval/score_gain": gain, "eval/calls": 2.0}) + "\n")
     return 0
 
 
-def run(path, folder, **options):
-    return sweep.run_sweep(path, folder, seeds=3, small=True, tree="trees/shared", **options)
+def run(path, folder, photo="one", **options):
+    tree = path.parent / f"tree_{photo}"
+    tree.mkdir(exist_ok=True)
+    names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
+    meta = dict.fromkeys(names, 0) | {"images": [{"photo": photo, "mix": "noise"}]}
+    (tree / "tree.json").write_text(json.dumps(meta))
+    return sweep.run_sweep(path, folder, seeds=3, small=True, tree=str(tree), **options)
 
 
 def test_means_and_intervals_over_seeds(path, tmp_path, monkeypatch):
@@ -75,6 +81,35 @@ def test_means_and_intervals_over_seeds(path, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "run_command", lambda *call: asked.append(call[0]) or pretend(*call))
     run(path, tmp_path / "runs")
     assert len(asked) == 1 and "--seed=1" in asked[0]  # complete runs are not done again
+    run(path, tmp_path / "runs", photo="another")
+    assert len(asked) == 1 + 6  # those on another tree are other runs
+
+
+def test_planners_are_those_of_each_environment(path):
+    path.write_text(CONFIG.replace("{}", "{'env.horizon': 2}").replace('{"ppo.clip": 0.1}', "{'env.stop': False}"))
+    asked = []
+
+    def rows(config, *_):
+        asked.append((config.env.horizon, config.env.stop))
+        return [{"variant": "greedy"}]
+
+    variants = list(configuration.load_sweep(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "rows_on_tree", rows)
+        found = sweep._planner_rows(variants, None, None)
+        alone = sweep._planner_rows(variants[:1], None, None)
+    assert asked == [(2, True), (4, False), (2, True)]
+    assert [row["variant"] for row in found] == ["greedy, env.horizon=2", "greedy, env.stop=False"]
+    assert [row["variant"] for row in alone] == ["greedy"]
+
+
+def test_variants_that_would_share_a_folder_are_refused(path, tmp_path):
+    path.write_text(CONFIG.replace('{"ppo.clip": 0.1}', "{}"))
+    with pytest.raises(UsageError, match="two variants have one folder"):
+        run(path, tmp_path / "runs")
+    path.write_text(CONFIG.split("    yield")[0] + "    return iter(())\n")
+    with pytest.raises(UsageError, match="yields nothing"):
+        run(path, tmp_path / "runs")
 
 
 def test_a_tree_for_each_value(path, tmp_path, monkeypatch):

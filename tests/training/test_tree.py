@@ -203,6 +203,14 @@ def test_a_beam_trains_and_does_not_evaluate(config, tmp_path):
     env, *_ = build(config)
     points = beam.task(config, env)[1].encoder.params
     assert 8 * 2 <= len(points.known) < 8 * 4  # the root and one state after a call
+    acting, _, tables = beam.task(config, env)
+    open_states = np.flatnonzero(tables.open)
+    np.testing.assert_array_equal(open_states, np.unique(points.state[points.known]))
+    for action in range(STOP):  # where a beam left a state out the episode ends: no decision is asked for there
+        after, step = acting.step(tables, acting.reset(beam.roots), np.full(8, action))
+        left_out = ~np.isin(after.image, open_states)
+        np.testing.assert_array_equal(after.done, left_out)
+        np.testing.assert_array_equal(step.discount, ~left_out)
     with pytest.raises(UsageError, match="without --beam"):
         TreeEvaluation(config, beam)
     with pytest.raises(UsageError, match="holds a tree with beam 1, not 0"):
@@ -294,11 +302,10 @@ def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_p
         wanted = TreeEvaluation(config, load_training_tree(place))(load_agent(tmp_path / "runs" / "as_it_is"))
         assert (row["eval/share"], row["eval/calls"]) == (wanted["share"], wanted["calls"])
         assert [planner["variant"] for planner in planners] == ["random", "fixed order", "greedy", "oracle"]
-        rows = sweep.rows_on_tree(config, str(place), agent=load_agent(tmp_path / "runs" / "as_it_is"))
+        rows = sweep.rows_on_tree(config, load_training_tree(place), agent=load_agent(tmp_path / "runs" / "as_it_is"))
         assert [other["variant"] for other in rows] == ["random", "greedy", "oracle", "agent"]
         assert rows[-1]["eval/share"] == wanted["share"]
     assert len(asked) == 1  # a complete run is not done again
-
 
 def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
     with pytest.raises(UsageError, match="holds a tree with horizon 2, not 1"):
@@ -308,6 +315,12 @@ def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
     (tmp_path / "tree.json").write_text((folder / "tree.json").read_text())
     with pytest.raises(UsageError, match="none of the 8 images is complete"):
         load_training_tree(tmp_path)
+
+
+def test_an_estimate_leaves_nothing(config, tmp_path, capsys):
+    result = make(config, tmp_path / "tree", estimate_only=True, beam=2)
+    assert result.built == 0 and not (tmp_path / "tree").exists()
+    assert "8 of 8 images to build" in capsys.readouterr().err
 
 
 def test_a_broken_file_is_built_again(config, folder):
