@@ -119,7 +119,7 @@ def test_a_target_that_cannot_be_written_is_one_line(photos, tmp_path, capsys):
     [
         (["restore", "r1jax/assets/photos/test/astronaut.webp", "--toolbox", "full"], "toolbox 'full': no agent is shipped"),
         (["tree", "build", "configs/quickstart.py", "-o", "t", "--beam", "-3"], "--beam -3: want a number of states"),
-        (["tree", "build", "configs/quickstart.py", "-o", "t", "--images", "0"], "--images: want a whole number of at least 1"),
+        (["tree", "build", "configs/quickstart.py", "-o", "t", "--images", "0"], "--images: want a whole number"),
         (["tree", "build", "configs/quickstart.py", "-o", "t", "--part", "2/2"], "--part 2/2: want I/N"),
         (["train", "none.py"], "none.py: no such config file"),
         (["train", "configs/quickstart.py", "--ppo.klip=1"], "no field 'klip'"),
