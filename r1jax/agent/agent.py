@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -17,6 +16,7 @@ from r1jax.agent.policy import Params, Policy
 from r1jax.config import Config, from_dict, to_dict
 from r1jax.env.environment import Environment, State
 from r1jax.errors import R1JaxError, UsageError, WeightMismatch
+from r1jax.files import write_whole
 from r1jax.tools.toolbox import toolbox
 from r1jax.weights import SHIPPED_AGENTS, weight_file
 
@@ -68,16 +68,10 @@ def save_agent(path: str | pathlib.Path, agent: Agent, half: bool = False) -> pa
     }
     stored = {name: np.float16 if half and name.endswith("kernel") else np.float32 for name in agent.params}
     arrays = {name: np.ascontiguousarray(array, stored[name]) for name, array in agent.params.items()}
-    _write(file, safetensors.numpy.save(arrays, {"agent": json.dumps(metadata)}))
+    write_whole(file, safetensors.numpy.save(arrays, {"agent": json.dumps(metadata)}))
     if file.name == _FILE and file.parent == path:
-        _write(path / "agent.json", (json.dumps(metadata, indent=2) + "\n").encode())
+        write_whole(path / "agent.json", json.dumps(metadata, indent=2) + "\n")
     return file
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") -> Agent:

@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -15,6 +14,7 @@ from r1jax.degradations.dataset import NamedPhoto, benchmark_seed, load_photos
 from r1jax.degradations.depth import read_depth
 from r1jax.degradations.mixes import degrade, mix_name, parse_mixes
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.files import write_whole
 from r1jax.images.io import write_image
 
 
@@ -42,18 +42,17 @@ def synthesise(
         raise UsageError(f"{output}: holds a data set already; --overwrite replaces its files")
     loaded = load_photos(photos)
     _make_folders([output / "clean", *(output / folder_name(mix_name(mix)) for mix in parsed)])
-    partial = output / "records.jsonl.tmp"
-    with partial.open("w") as records:
-        for photo in loaded:
-            clean = _divisible(photo)
-            write_image(output / "clean" / f"{photo.name}.png", clean, overwrite=True)
-            depth = _depth(depth_folder, photo.name, clean.shape[:2])
-            for mix in parsed:
-                name = mix_name(mix)
-                result = degrade(clean, mix, benchmark_seed(seed, photo.name, mix), depth)
-                write_image(output / folder_name(name) / f"{photo.name}.png", result.image, overwrite=True)
-                records.write(json.dumps({"photo": photo.name, **result.record}) + "\n")
-    os.replace(partial, output / "records.jsonl")
+    lines = []
+    for photo in loaded:
+        clean = _divisible(photo)
+        write_image(output / "clean" / f"{photo.name}.png", clean, overwrite=True)
+        depth = _depth(depth_folder, photo.name, clean.shape[:2])
+        for mix in parsed:
+            name = mix_name(mix)
+            result = degrade(clean, mix, benchmark_seed(seed, photo.name, mix), depth)
+            write_image(output / folder_name(name) / f"{photo.name}.png", result.image, overwrite=True)
+            lines.append(json.dumps({"photo": photo.name, **result.record}) + "\n")
+    write_whole(output / "records.jsonl", "".join(lines))
     return len(loaded) * len(parsed)
 
 

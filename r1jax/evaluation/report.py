@@ -13,6 +13,7 @@ from typing import Any
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import gallery, sections
 from r1jax.evaluation.page import page
+from r1jax.files import write_whole
 
 
 def write_report(run_dir: str | pathlib.Path, out: str | pathlib.Path | None = None) -> pathlib.Path:
@@ -28,7 +29,7 @@ def write_report(run_dir: str | pathlib.Path, out: str | pathlib.Path | None = N
     path = pathlib.Path(out) if out else run_dir / "report.html"
     text = render(run_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path
 
 

@@ -6,7 +6,6 @@ import glob
 import io
 import os
 import pathlib
-import secrets
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from r1jax.errors import ImageError
+from r1jax.files import write_whole
 from r1jax.images.decode import Photo, Undecodable, decode
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -87,7 +87,7 @@ def write_image(
             raise ImageError(f"{path}: exists; allow overwriting or choose another name")
         if not path.parent.is_dir():
             raise ImageError(f"{path}: there is no folder {path.parent}")
-        _write_whole(path, _encode(path, pixels, alpha))
+        write_whole(path, _encode(path, pixels, alpha))
 
 
 def list_images(paths: PathLike | Iterable[PathLike]) -> list[pathlib.Path]:
@@ -149,22 +149,6 @@ def _encode(path: pathlib.Path, pixels: np.ndarray, alpha: np.ndarray | None) ->
         size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
         raise ImageError(f"{path}: {kind} cannot hold this image of {size} ({error})") from error
     return buffer.getvalue()
-
-
-def _write_whole(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that its name never shows a part of it, not even after a crash."""
-    target = path.resolve()  # a symbolic link stays one: the file that it names is replaced
-    temporary = target.parent / f".r1jax-{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 @contextlib.contextmanager

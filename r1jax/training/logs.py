@@ -9,6 +9,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from r1jax.files import write_whole
 from r1jax.reward.service import RewardService
 
 _SHOWN = {"score_gain": "gain", "entropy": "entropy", "mean_calls": "calls"}
@@ -41,7 +42,7 @@ class RunLog:
         if not enabled:
             return
         path = run_dir / "metrics.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=total, initial=start, unit="update", disable=not progress)

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.files import write_whole
 from r1jax.nets import skeleton
 from r1jax.weights.checkpoint_files import read_checkpoint
 from r1jax.weights.files import flat_state, load_module, read_tensors, save_module
@@ -51,12 +52,12 @@ def export_weights(args: argparse.Namespace) -> int:
     _refuse_overwriting(output, args.overwrite)
     if args.format == "safetensors":
         state = {key: np.ascontiguousarray(value) for key, value in export_torch(module).items()}
-        save_file(state, output)
+        write_whole(output, save(state))
         said: dict[str, Any] = {"tensors": len(state)}
     else:
         shape = (args.batch, *_size(args.size), args.channels)
         exported = _program(module, shape, args.platforms.split(","))
-        output.write_bytes(exported.serialize())
+        write_whole(output, bytes(exported.serialize()))
         said = {"input": list(shape), "output": list(exported.out_avals[0].shape), "platforms": list(exported.platforms)}
     if args.json:
         print(json.dumps({**said, "file": str(output)}))

@@ -6,7 +6,6 @@ Tensors may be stored as float16 and are float32 once loaded.
 
 import importlib.resources
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -14,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from r1jax.errors import R1JaxError, WeightMismatch
+from r1jax.files import write_whole
 from r1jax.nets import skeleton
 
 SHIPPED_AGENTS = ("lite", "published")  # the toolboxes that the package has an agent for
@@ -65,15 +65,13 @@ def save_module(
     dtype: Any = np.float16,
     **metadata: Any,
 ) -> None:
-    """Writes `module`, made by `create(name, **config)`, atomically; extra metadata must be JSON."""
+    """Writes `module`, made by `create(name, **config)`, as a whole; extra metadata must be JSON."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors writes the raw buffer: an array in another memory order would come back scrambled.
     tensors = {key: np.ascontiguousarray(value, dtype) for key, value in flat_state(module).items()}
     described = {"net": name, "config": json.dumps(config), **{k: json.dumps(v) for k, v in metadata.items()}}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=described)
-    os.replace(partial, path)
+    write_whole(path, save(tensors, described))
 
 
 def load_module(path: str | pathlib.Path) -> tuple[nnx.Module, dict[str, Any]]:

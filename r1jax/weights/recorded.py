@@ -7,6 +7,8 @@ is still what came first, not that what came was right.
 import hashlib
 import pathlib
 
+from r1jax.files import write_whole
+
 _NAME = "sha256sums"
 
 
@@ -26,4 +28,4 @@ def recorded(folder: pathlib.Path) -> dict[str, str]:
 def record(folder: pathlib.Path, file: str) -> None:
     """Writes down the sha256 of `folder / file`, in place of an earlier one."""
     sums = recorded(folder) | {file: sha256_of(folder / file)}
-    (folder / _NAME).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()))
+    write_whole(folder / _NAME, "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()))

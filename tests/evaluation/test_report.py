@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import re
 import shutil
 
@@ -183,6 +184,18 @@ def test_no_run(tmp_path):
 
 def test_another_path(run_dir, tmp_path):
     assert write_report(run_dir, tmp_path / "new" / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(run_dir, tmp_path, monkeypatch):
+    old = write_report(run_dir, tmp_path / "page.html").read_text()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(run_dir, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == old
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 8.1), (0.0101, 0.0239), (5, 5), (-1e-12, 0), (0, 1e6)])
