@@ -22,6 +22,7 @@ from r1jax.evaluation.simulator import Simulator, measure_quality, path_of
 from r1jax.evaluation.table import Record, Table, summarise
 from r1jax.evaluation.tree import Metric, cached_tree
 from r1jax.evaluation.world import World
+from r1jax.files import write_whole
 from r1jax.images.convert import to_uint8
 from r1jax.images.io import write_image
 
@@ -46,7 +47,8 @@ def evaluate(
 
     Args:
       simulator: the tools and the scorer.
-      folder: gets table.json, images.jsonl and samples/ (a run's `evaluation` folder); None writes nothing.
+      folder: gets table.json, images.jsonl and samples/ (a run's `evaluation` folder) once all is evaluated, until then
+        it keeps those that it has; None writes nothing.
       tree_folder: keeps the trees, so that an interrupted evaluation goes on and another one starts from
         them.
       judge: adds VSI, computed of every state of a tree.
@@ -66,17 +68,21 @@ def evaluate(
     simulator.measure(height, width)
     runner = _Runner(planners, benchmark, simulator, tree_folder, judges.tree_metrics(judge))
     runner.metrics |= judges.no_reference() if no_reference else {}
-    samples = set(choose_samples(benchmark.mix)) if folder else set()
+    if folder:  # now: a folder that cannot be made is not to be found out at the end
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+    wanted = choose_samples(benchmark.mix) if folder else []
     sampled = reference if reference in {planner.name for planner in planners} else planners[-1].name
     records: list[Record] = []
-    with _Output(folder, sampled, samples, benchmark) as output:
-        for record, image in runner.run(progress):
-            output.write(record, image)
-            records.append(record)
+    samples: dict[int, np.ndarray] = {}
+    for record, image in runner.run(progress):
+        if record["planner"] == sampled and record["index"] in wanted:
+            record["sample"] = f"{record['index']:04d}"
+            samples[record["index"]] = image.copy()  # not a view of its chunk
+        records.append(record)
     provenance = _provenance(benchmark, simulator, about or {})
     table = summarise(sorted(records, key=lambda record: record["index"]), reference, provenance)
     if folder:
-        (folder / "table.json").write_text(table.to_json() + "\n")
+        _write(folder, table, records, samples, benchmark)
     return table
 
 
@@ -160,37 +166,18 @@ class _Runner:
             }
 
 
-class _Output:
-    """Writes images.jsonl and samples/ as records come; with no folder, nothing."""
-
-    def __init__(self, folder: pathlib.Path | None, planner: str, samples: set[int], benchmark: Benchmark):
-        self._folder, self._planner, self._samples, self._benchmark = folder, planner, samples, benchmark
-        self._file: Any = None
-
-    def __enter__(self) -> "_Output":
-        if self._folder:
-            samples = self._folder / "samples"
-            samples.mkdir(parents=True, exist_ok=True)
-            for stale in samples.glob("[0-9]*_*.png"):
-                stale.unlink()
-            self._file = (self._folder / "images.jsonl").open("w")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file:
-            self._file.close()
-
-    def write(self, record: Record, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        if not self._folder:
-            return
-        index = record["index"]
-        if record["planner"] == self._planner and index in self._samples:
-            record["sample"] = f"{index:04d}"
-            truth = {"degraded": self._benchmark.degraded[index], "clean": self._benchmark.clean[index]}
-            for kind, pixels in {"restored": image, **{k: to_uint8(v) for k, v in truth.items()}}.items():
-                write_image(self._folder / "samples" / f"{index:04d}_{kind}.png", pixels, overwrite=True)
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+def _write(
+    folder: pathlib.Path, table: Table, records: list[Record], samples: Mapping[int, np.ndarray], benchmark: Benchmark
+) -> None:
+    """Replaces what a folder holds of an earlier evaluation; called when the new one is complete, and quickly done."""
+    for stale in (folder / "samples").glob("[0-9]*_*.png"):
+        stale.unlink()
+    for index, restored in samples.items():
+        truth = {"degraded": benchmark.degraded[index], "clean": benchmark.clean[index]}
+        for kind, pixels in {"restored": restored, **{k: to_uint8(v) for k, v in truth.items()}}.items():
+            write_image(folder / "samples" / f"{index:04d}_{kind}.png", pixels, overwrite=True)
+    write_whole(folder / "images.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    write_whole(folder / "table.json", table.to_json() + "\n")
 
 
 def choose_samples(mix: Sequence[str], count: int = _SAMPLES) -> list[int]:

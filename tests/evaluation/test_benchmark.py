@@ -1,11 +1,13 @@
 """The benchmark from end to end in the toy world: the table, what is written, and that nothing is done twice."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 from r1jax.errors import R1JaxError
+from r1jax.evaluation import benchmark as benchmark_module
 from r1jax.evaluation.benchmark import best_fixed_order, choose_samples, digest, evaluate
 from r1jax.evaluation.judges import tree_metrics
 from r1jax.evaluation.planners import FixedOrder, Greedy, NoTools, Oracle, RandomTools
@@ -161,6 +163,25 @@ def test_a_second_evaluation_replaces_the_first(make_benchmark, quiet, tmp_path)
     evaluate([Greedy()], fewer, toy.simulator, folder=tmp_path, progress=False)
     assert len((tmp_path / "images.jsonl").read_text().splitlines()) == 4
     assert len(list((tmp_path / "samples").iterdir())) == 6
+
+
+@pytest.mark.parametrize("images", [1, 17, 20])
+def test_an_interrupted_evaluation_leaves_the_one_before(make_benchmark, quiet, tmp_path, make_toy, monkeypatch, images):
+    toy, benchmark = make_benchmark()
+    evaluate(PLANNERS, benchmark, toy.simulator, folder=tmp_path, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(before) == 2 + 3 * len(benchmark)
+    toy, other = make_benchmark(10, toy=make_toy(20, seed=1))
+    runner = benchmark_module._Runner.run
+
+    def interrupted(self, progress):
+        yield from itertools.islice(runner(self, progress), 2 * images)  # of the input and of greedy
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark_module._Runner, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([Greedy()], other, toy.simulator, folder=tmp_path, progress=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_an_interrupted_evaluation_goes_on(make_benchmark, quiet, tmp_path):
