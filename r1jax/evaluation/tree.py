@@ -7,8 +7,8 @@ expanded and scored once.
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from r1jax.evaluation.simulator import Simulator, measure_quality, num_states
+from r1jax.files import write_whole
 
 Metric = Callable[..., Any]  # (image [b, h, w, 3], clean [b, h, w, 3]) in [0, 1] -> [b]
 Encode = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n f"]]
@@ -54,18 +55,6 @@ class Tree:
         children = self.first[:, None] * self.num_tools + 1 + np.arange(self.num_tools)
         known = children < len(self.unique)
         return np.where(known, self.unique[np.where(known, children, 0)], -1)
-
-    @property
-    def parents(self) -> Int[np.ndarray, " s"]:
-        """The state that each state was made from; -1 for the input."""
-        return (np.arange(len(self.scores)) - 1) // self.num_tools
-
-    @property
-    def actions(self) -> Int[np.ndarray, " s"]:
-        """The tool that made each state; -1 for the input."""
-        actions = (np.arange(len(self.scores)) - 1) % self.num_tools
-        actions[0] = -1
-        return actions
 
 
 def build_tree(
@@ -205,18 +194,9 @@ def read_tree(path: pathlib.Path) -> Tree | None:
 def write_tree(path: pathlib.Path, tree: Tree) -> None:
     """Writes a tree to a file PATH.npz, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        arrays: dict[str, Any] = {f"metric_{name}": values for name, values in tree.metrics.items()}
-        if tree.features is not None:
-            arrays["features"] = tree.features
-        np.savez_compressed(
-            file,
-            shape=np.array([tree.num_tools, tree.horizon]),
-            scores=tree.scores,
-            unique=tree.unique,
-            parents=tree.parents,
-            actions=tree.actions,
-            **arrays,
-        )
-    partial.replace(path)
+    arrays: dict[str, Any] = {f"metric_{name}": values for name, values in tree.metrics.items()}
+    if tree.features is not None:
+        arrays["features"] = tree.features
+    file, shape = io.BytesIO(), np.array([tree.num_tools, tree.horizon])
+    np.savez_compressed(file, shape=shape, scores=tree.scores, unique=tree.unique, **arrays)
+    write_whole(path, file.getvalue())
