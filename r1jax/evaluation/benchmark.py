@@ -25,6 +25,7 @@ from r1jax.evaluation.world import World
 from r1jax.files import write_whole
 from r1jax.images.convert import to_uint8
 from r1jax.images.io import write_image
+from r1jax.weights.recorded import digest as digest  # the trainer takes it from here
 
 _CHUNK = 16  # photos whose states are held at once
 _SAMPLES = 12
@@ -190,36 +191,11 @@ def choose_samples(mix: Sequence[str], count: int = _SAMPLES) -> list[int]:
     return [ids[turn] for turn in range(longest) for ids in rotated if turn < len(ids)][:count]
 
 
-def best_fixed_order(
-    benchmark: Benchmark, simulator: Simulator, *, exhaustive: bool, tree_folder: pathlib.Path | None = None
-) -> tuple[str, ...]:
-    """Returns the fixed order that scores best on `benchmark`, which should be made of training photos.
-
-    Args:
-      exhaustive: compare all orders, from trees, rather than grow one order tool by tool.
-    """
+def best_fixed_order(benchmark: Benchmark, simulator: Simulator) -> tuple[str, ...]:
+    """Returns a fixed order that scores well on `benchmark`, which should be made of training photos."""
     images = to_uint8(benchmark.degraded)
-    fingerprint = simulator.fingerprint(*images.shape[1:3]) if tree_folder and exhaustive else ""
-    worlds = []
-    for start in range(0, len(images), _CHUNK):
-        chunk, trees = images[start : start + _CHUNK], None
-        if exhaustive:
-            trees = [cached_tree(simulator, i, folder=tree_folder, fingerprint=fingerprint) for i in chunk]
-        worlds.append(World(simulator, chunk, trees))
-    return find_best_fixed_order(worlds)
-
-
-def digest(params: Any) -> str:
-    """Returns 16 hex digits that tell which weights these are: sha256 of a pytree's names and arrays."""
-    import hashlib
-
-    import jax
-
-    state = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
-    return state.hexdigest()[:16]
+    starts = range(0, len(images), _CHUNK)
+    return find_best_fixed_order([World(simulator, images[start : start + _CHUNK]) for start in starts])
 
 
 def _provenance(benchmark: Benchmark, simulator: Simulator, about: Mapping[str, Any]) -> dict[str, Any]:

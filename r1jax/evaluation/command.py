@@ -10,12 +10,13 @@ from r1jax.degradations.dataset import build_benchmark, load_photos
 from r1jax.degradations.mixes import parse_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import UsageError
-from r1jax.evaluation.benchmark import best_fixed_order, digest, evaluate
+from r1jax.evaluation.benchmark import best_fixed_order, evaluate
 from r1jax.evaluation.planners import AgentPlanner, FixedOrder, Greedy, NoTools, Oracle, Planner, RandomTools
 from r1jax.evaluation.simulator import Simulator
 from r1jax.evaluation.table import Table
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
+from r1jax.weights.recorded import digest
 
 PLANNERS = ("input", "random", "fixed", "greedy", "oracle", "agent")
 _FIXED_ORDER_PHOTOS = 4  # photos a mix on which the fixed order is chosen
@@ -79,7 +80,7 @@ def run_evaluation(
 
 
 def open_scorer(config: Config, stack: contextlib.ExitStack) -> Scorer | RewardService:
-    """Returns the config's scorer: in this process where it is a Flax net, else in a process of its own."""
+    """Returns the config's scorer: the lite one in this process, any other in a process of its own."""
     reward = config.reward
     return scorer("lite", reward.options) if reward.scorer == "lite" else stack.enter_context(open_service(reward))
 
@@ -107,7 +108,7 @@ def _planner(name: str, agent: Agent | None, simulator: Simulator, config: Confi
         mixes = parse_mixes(config.data.mixes)
         training = load_photos(config.data.photos)
         sample = build_benchmark(training, mixes, config.data.crop, config.seed + 1, _FIXED_ORDER_PHOTOS)
-        return FixedOrder(best_fixed_order(sample, simulator, exhaustive=False))
+        return FixedOrder(best_fixed_order(sample, simulator))
     if name == "agent" and agent:
         return AgentPlanner(agent.policy, agent.params, agent.env.horizon)
     simple = {"input": NoTools, "random": RandomTools, "greedy": Greedy, "oracle": Oracle}

@@ -66,11 +66,6 @@ class World:
             self._trees = [build_tree(self.simulator, image) for image in roots]
         return np.stack([tree.scores for tree in self._trees])
 
-    @property
-    def exhaustive(self) -> bool:
-        """Whether the scores of all states are there already."""
-        return self._trees is not None
-
     def charge(self, seconds: float) -> None:
         """Adds time that a planner spent on something else, such as its policy, for all photos together."""
         self._other_seconds += seconds

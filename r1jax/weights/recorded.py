@@ -1,11 +1,16 @@
-"""sha256 of files that came without one in the catalogue: written down when they come, so that a later change shows.
+"""Which weights these are: sha256 of a file, or of a pytree; and files' sums, written down so that a later change shows.
 
-They lie in the entry's folder of the cache as `sha256sums`, in the form of the command of that name. They say that a file
-is still what came first, not that what came was right.
+Recorded are those of files that came without one in the catalogue. They lie in the entry's folder of the cache as
+`sha256sums`, in the form of the command of that name. They say that a file is still what came first, not that what came was
+right.
 """
 
 import hashlib
 import pathlib
+from typing import Any
+
+import jax
+import numpy as np
 
 from r1jax.files import write_whole
 
@@ -16,6 +21,15 @@ def sha256_of(path: pathlib.Path) -> str:
     """Returns the sha256 of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(params: Any) -> str:
+    """Returns 16 hex digits that tell which weights these are: sha256 of a pytree's names and arrays."""
+    state = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return state.hexdigest()[:16]
 
 
 def recorded(folder: pathlib.Path) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 import os
 
+import numpy as np
 import pytest
 
-from r1jax.weights.recorded import record, recorded, sha256_of
+from r1jax.weights.recorded import digest, record, recorded, sha256_of
 
 
 def test_sums_are_added_and_replaced(tmp_path):
@@ -27,3 +28,10 @@ def test_an_interruption_keeps_the_sums_that_were_recorded(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         record(tmp_path, "b")
     assert recorded(tmp_path) == before and "a" in before
+
+
+def test_digest():
+    params = {"a": np.ones(3), "b": np.zeros((2, 2))}
+    assert digest(params) == digest(dict(params)) and len(digest(params)) == 16
+    assert digest(params) != digest({**params, "a": np.ones(3) * 2})
+    assert digest(params) != digest({"c": params["a"], "b": params["b"]})
