@@ -51,7 +51,11 @@ class RemoteScorer:
             raise R1JaxError(f"no scoring server answers ({error}); start one with: r1jax serve-scorer") from None
 
     def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
-        """Returns the served scorer's scores; NaN where it had none or no answer came, and `last_problem` says why."""
+        """Returns the served scorer's scores; NaN where it had none or no answer came, and `last_problem` says why.
+
+        Raises:
+          R1JaxError: the server serves another scorer now, or other weights: scores of two must not be mixed.
+        """
         deadline = time.monotonic() + self._timeout_s
         at_once = max(1, _MAX_REQUEST // max(1, images[:1].nbytes))
         parts = [self._part(images[i : i + at_once], deadline) for i in range(0, len(images), at_once)]
@@ -66,12 +70,16 @@ class RemoteScorer:
             scores = np.array([np.nan if score is None else score for score in told["scores"]], np.float32)
             if scores.shape != (len(images),):
                 raise ValueError(f"{scores.shape} scores for {len(images)} images")
-            self.last_problem = str(told.get("problem", ""))
-            return scores
+            served = str(told["name"]), str(told["version"])
         except (RequestFailed, ValueError, KeyError, TypeError) as error:
             self.last_problem = f"scoring server: {error}"
             print(f"no score: {self.last_problem}", flush=True)
             return np.full(len(images), np.nan, np.float32)
+        if served != (self.name, self.version):
+            before, now = f"{self.name} {self.version}", " ".join(served)
+            raise R1JaxError(f"{self._endpoint.url}: the scorer changed while it ran: {before} before, {now} now")
+        self.last_problem = str(told.get("problem", ""))
+        return scores
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str], deadline: float) -> bytes:
         for attempt in range(self._retries + 1):

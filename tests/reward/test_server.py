@@ -190,6 +190,28 @@ def test_a_token_is_wanted_where_one_is_set(serve, monkeypatch):
     assert np.isfinite(RemoteScorer(url).score(images(1))).all()
 
 
+def test_a_server_that_serves_other_weights_now_is_an_error_and_no_score(tmp_path):
+    with RewardService(f"{FILE}:Brightness", worker=False) as service:
+        server = ScoreServer(service, port=0)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        client, first = RemoteScorer(url), service.version
+        with RewardService("remote", worker=False, cache_dir=tmp_path, options={"url": url}) as training:
+            assert np.isfinite(training.score(images(2))).all()
+            service.version = "other weights"
+            line = f"{url}: the scorer changed while it ran: Brightness {first} before, Brightness other weights now"
+            with pytest.raises(R1JaxError) as caught:
+                client.score(images(1, seed=1))
+            assert str(caught.value) == line
+            assert np.isnan(training.score(images(2, seed=1))).all() and line in training.stats()["last_error"]
+            service.version = first
+            assert np.isfinite(training.score(images(2, seed=2))).all()
+        with RewardService("remote", worker=False, cache_dir=tmp_path, options={"url": url}) as again:
+            again.score(np.concatenate([images(2), images(2, seed=1), images(2, seed=2)]))
+            assert again.stats()["hits"] == 4  # nothing was kept of the other weights
+        server.stop()
+
+
 def test_off_loopback_a_token_is_a_must():
     with RewardService(f"{FILE}:Brightness", worker=False) as service:
         with pytest.raises(UsageError, match=f"put a token into the variable {TOKEN_ENV}"):
