@@ -33,6 +33,8 @@ class Request:
     blocks: tuple[int, ...] = ()
     since: float = 0.0  # time.monotonic() seconds
     attempts: int = 0
+    tickets: int = 1  # given out for it and not waited for yet
+    waiters: int = 0  # calls of `wait` that go on, each as often as it names the request
     score: float = math.nan
     done: bool = False
 
@@ -102,14 +104,23 @@ class ScoreQueue:
             return request
 
     def wait(self, requests: Sequence[Request], deadline: float) -> None:
-        """Returns when all are done; at `deadline` those that still wait are given up, and stay NaN."""
+        """Returns when all are done, or at `deadline`.
+
+        What has no score then and is not with the backend is given up, and stays NaN, unless another caller wants it too:
+        equal images are one request.
+        """
         with self._condition:
+            for request in requests:
+                request.tickets, request.waiters = max(0, request.tickets - 1), request.waiters + 1
             for request in requests:
                 while not request.done:
                     if not self._condition.wait(max(0.0, deadline - time.monotonic())):
                         break
-            # Nobody waits for these any more: scoring them would only make the next ones late.
-            given_up = {request for request in requests if not request.done}.intersection(self._waiting)
+            for request in requests:
+                request.waiters -= 1
+            # Scoring what nobody waits for any more, or is about to, would only make the next ones late.
+            unwanted = {r for r in requests if not (r.done or r.waiters or r.tickets)}
+            given_up = unwanted.intersection(self._waiting)
             self._waiting = collections.deque(r for r in self._waiting if r not in given_up)
             for request in given_up:
                 self._finish(request, math.nan)
@@ -138,6 +149,8 @@ class ScoreQueue:
         score = self._cache.get(key)
         request = self._under_way.get(key) if score is None else Request(key, score=score, done=True)
         self.counts.hits += request is not None
+        if request and not request.done:
+            request.tickets += 1
         return request
 
     def _run(self) -> None:

@@ -119,7 +119,7 @@ class RewardService:
         """Waits at most `timeout_s` in all and returns the score of every ticket, NaN where there is none.
 
         A ticket may be collected more than once. Images that are still waiting at the end of the time are
-        given up.
+        given up, unless another caller wants an equal one.
         """
         return self._collect(tickets, time.monotonic() + self.timeout_s)
 
