@@ -62,7 +62,7 @@ class RewardService:
 
     Raises:
       UsageError: there is no such scorer, or another process cannot import it.
-      R1JaxError: the scorer could not be loaded, or not in time.
+      R1JaxError: the scorer could not be loaded, or not in time, or there is no room for images under way.
     """
 
     def __init__(
@@ -86,9 +86,10 @@ class RewardService:
         self.mode, self.timeout_s = mode, timeout_s
         temporary = pathlib.Path(tempfile.mkdtemp(prefix="r1jax-reward-")) if log_path is None else None
         self.log_path = temporary / "scorer.log" if temporary else pathlib.Path(log_path or "")
-        slots = Slots(capacity_bytes)
         self._backend: Backend
+        slots: Slots | None = None
         try:
+            slots = Slots(capacity_bytes)
             if worker:
                 hang_s = timeout_s if hang_timeout_s is None else hang_timeout_s
                 self._backend = WorkerProcess(
@@ -98,7 +99,8 @@ class RewardService:
                 self._backend = InProcess(spec, slots, options or {})
             identity = self._backend.start()
         except R1JaxError as error:
-            slots.close()
+            if slots:
+                slots.close()
             if temporary and str(temporary) not in str(error):  # the line may point to the log
                 shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from r1jax.errors import R1JaxError
+
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = pathlib.Path("/dev/shm")
@@ -32,6 +34,9 @@ class Slots:
     Attributes:
       fd: descriptor of the file, for the worker to inherit.
       folder: where the file is: /dev/shm, or the temporary folder where that is missing or too small.
+
+    Raises:
+      R1JaxError: neither has room.
     """
 
     def __init__(self, capacity_bytes: int = 64 << 20, block_bytes: int = 64 << 10):
@@ -128,6 +133,4 @@ def _reserve(num_bytes: int) -> tuple[int, pathlib.Path]:
             logger.info("no room for %d bytes of slots in %s: %s", num_bytes, folder, error)
             if fd >= 0:
                 os.close(fd)
-    raise OSError(
-        f"no room for {num_bytes} bytes of shared image slots in /dev/shm or {tempfile.gettempdir()}"
-    )
+    raise R1JaxError(f"no room for {num_bytes} bytes of shared image slots in {SHARED_MEMORY} or {tempfile.gettempdir()}")

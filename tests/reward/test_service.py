@@ -16,6 +16,7 @@ import pytest
 from r1jax.config import RewardConfig
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.reward import RewardService, scorer
+from r1jax.reward import slots as slots_module
 from r1jax.reward.service import open_service
 
 FILE = pathlib.Path(__file__).with_name("scorers.py")
@@ -270,6 +271,17 @@ def test_a_scorer_that_cannot_be_loaded_is_said_at_once(name, kind, line):
     with pytest.raises(kind) as caught:
         service(name, start_timeout_s=1.0 if name == "LoadsForEver" else 60.0)
     assert type(caught.value) is kind and line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_room_for_images_there_is_a_line_and_no_folder_is_left(tmp_path, monkeypatch):
+    def full(fd, offset, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(slots_module.os, "posix_fallocate", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(R1JaxError, match="no room for 67108864 bytes of shared image slots") as caught:
+        service("Brightness")
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
 def test_a_config_gives_the_process_a_gpu_of_its_own_or_the_trainers(tmp_path, monkeypatch):

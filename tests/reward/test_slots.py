@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from r1jax.errors import R1JaxError
 from r1jax.reward import slots as slots_module
 from r1jax.reward.slots import Slots, map_blocks, read_blocks
 
@@ -87,3 +88,12 @@ def test_a_small_shared_memory_falls_back_to_a_temporary_file(monkeypatch):
     assert made.folder == pathlib.Path(tempfile.gettempdir())
     np.testing.assert_array_equal(made.read(made.write(image(0), soon()), image(0).shape), image(0))
     made.close()
+
+
+def test_no_room_anywhere_is_one_line(monkeypatch):
+    def full(fd, offset, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(slots_module.os, "posix_fallocate", full)
+    with pytest.raises(R1JaxError, match=f"no room for 16384 bytes .* in /dev/shm or {tempfile.gettempdir()}$"):
+        Slots(capacity_bytes=4 * 4096, block_bytes=4096)
