@@ -35,11 +35,6 @@ class WorkerLost(Exception):
 class Backend(Protocol):
     """Where images are scored."""
 
-    @property
-    def pid(self) -> int:
-        """Process id; 0 where there is no process."""
-        ...
-
     def start(self) -> Identity:
         """Makes it ready; raises R1JaxError if it cannot be."""
         ...
@@ -85,11 +80,6 @@ class WorkerProcess:
         self._stopped = False
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-
-    @property
-    def pid(self) -> int:
-        """Process id, 0 before the start."""
-        return self._process.pid if self._process else 0
 
     def start(self) -> Identity:
         """Starts the process anew and waits until its scorer is loaded.
@@ -206,8 +196,6 @@ class InProcess:
 
     It must not call JAX: a program that waits for its score would wait for itself.
     """
-
-    pid = 0
 
     def __init__(self, spec: object, slots: Slots, options: Mapping[str, Any]):
         self._scorer, self._options = scorer(spec, options), options

@@ -10,7 +10,7 @@ import pathlib
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -122,16 +122,6 @@ def _check_options(factory: Callable[..., Any], options: Mapping[str, Any], labe
         raise UsageError(
             f"reward.options: scorer {label}: {error}; its options are {', '.join(signature.parameters) or 'none'}"
         ) from None
-
-
-def score_images(built: Scorer, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Float32[np.ndarray, " n"]:
-    """Returns the scores of images of any sizes; those of one size are scored together."""
-    scores = np.zeros(len(images), np.float32)
-    shapes = [image.shape for image in images]
-    for shape in dict.fromkeys(shapes):
-        rows = [row for row, other in enumerate(shapes) if other == shape]
-        scores[rows] = built.score(np.stack([images[row] for row in rows]))
-    return scores
 
 
 def identity(built: Scorer, options: Mapping[str, Any] | None = None) -> Identity:

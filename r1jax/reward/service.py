@@ -140,11 +140,6 @@ class RewardService:
         hit_rate = counts["hits"] / max(1, counts["requests"])
         return {**counts, "hit_rate": hit_rate, "latency_p50_s": float(p50), "latency_p95_s": float(p95)}
 
-    @property
-    def worker_pid(self) -> int:
-        """Process id of the scorer's process; 0 where there is none."""
-        return self._backend.pid
-
     def close(self) -> None:
         """Ends the scorer's process; tickets without a score become NaN, later images get the ticket -1."""
         self._finalizer()

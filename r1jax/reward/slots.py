@@ -85,11 +85,6 @@ class Slots:
             self._free.extend(blocks)
             self._condition.notify_all()
 
-    @property
-    def num_free(self) -> int:
-        """Free blocks."""
-        return len(self._free)
-
     def close(self) -> None:
         """Ends every wait; the memory goes when the last reader lets go of it."""
         with self._condition:

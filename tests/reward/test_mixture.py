@@ -9,7 +9,7 @@ import pytest
 
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.reward import RewardService, scorer
-from r1jax.reward.scorer import identity, score_images
+from r1jax.reward.scorer import identity
 
 FILE = pathlib.Path(__file__).with_name("scorers.py")
 PROBES = pathlib.Path(__file__).parents[1] / "training" / "probe_scorers.py"
@@ -73,12 +73,6 @@ def test_the_version_of_a_mixture_follows_its_parts():
 def test_wrong_parts_are_one_line(parts, line):
     with pytest.raises(UsageError, match=line):
         scorer("mixture", {"parts": parts})
-
-
-def test_images_of_several_sizes_are_scored_in_their_order():
-    pictures = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((4, 5, 0), (3, 3, 255), (4, 5, 255))]
-    np.testing.assert_allclose(score_images(scorer(f"{FILE}:Brightness"), pictures), [1, 5, 5])
-    assert score_images(scorer(f"{FILE}:Brightness"), []).shape == (0,)
 
 
 def test_without_pyiqa_the_line_says_what_to_install(monkeypatch):

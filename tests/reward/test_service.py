@@ -13,6 +13,10 @@ import time
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from worker_processes import worker_pid, worker_pids
+
 from r1jax.config import RewardConfig
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.reward import RewardService, scorer
@@ -56,7 +60,7 @@ def test_scores_are_those_of_the_scorer_for_tickets_of_any_shape(worker):
         np.testing.assert_array_equal(made.score(batch), direct(batch))
         assert made.collect(np.zeros((0, 4), np.int32)).shape == (0, 4)
         assert made.collect(tickets[2]) == direct(batch)[2]
-        assert (made.worker_pid > 0) == worker
+        assert len(worker_pids()) == worker
 
 
 def test_images_of_several_sizes_share_the_service():
@@ -135,13 +139,13 @@ def test_a_scorer_that_ends_its_process_costs_only_the_image_that_causes_it():
 
 def test_a_scorer_that_hangs_is_ended_and_the_next_image_is_scored():
     with service("Hanging", timeout_s=1.5) as made:
-        start, pid = time.monotonic(), made.worker_pid
+        start, pid = time.monotonic(), worker_pid()
         scores = made.score(with_bad(2, 0))
         assert time.monotonic() - start < 5.0
         assert np.isnan(scores).all()
         time.sleep(1.5)  # until the new process is ready
         np.testing.assert_array_equal(made.score(images(2, seed=1)), direct(images(2, seed=1)))
-        assert made.worker_pid != pid and not alive(pid)
+        assert worker_pid() != pid and not alive(pid)
         assert "no answer" in made.stats()["last_error"]
 
 
@@ -150,7 +154,7 @@ def test_a_killed_process_costs_nothing(while_scoring):
     with service("Slow") as made:
         tickets = made.submit(images(2)) if while_scoring else None
         time.sleep(0.03)
-        os.kill(made.worker_pid, signal.SIGKILL)
+        os.kill(worker_pid(), signal.SIGKILL)
         tickets = made.submit(images(2)) if tickets is None else tickets
         np.testing.assert_array_equal(made.collect(tickets), direct(images(2)))
         assert made.stats()["restarts"] == 1
@@ -233,7 +237,7 @@ def test_what_is_no_image_batch_gets_missing_tickets():
 
 def test_a_closed_service_answers_with_missing_scores():
     made = service("Hanging")
-    pid = made.worker_pid
+    pid = worker_pid()
     tickets = made.submit(with_bad(2, 1))
     waiting = []
     thread = threading.Thread(target=lambda: waiting.append(made.collect(tickets)))
@@ -252,7 +256,7 @@ def test_a_closed_service_answers_with_missing_scores():
 
 def test_a_service_that_is_forgotten_ends_its_process():
     made = service("Brightness")
-    pid = made.worker_pid
+    pid = worker_pid()
     assert alive(pid)
     del made
     gc.collect()
@@ -311,7 +315,8 @@ from r1jax.reward import RewardService
 made = RewardService(sys.argv[1] + ":Hanging")
 bad = np.full((1, 4, 4, 3), 13, np.uint8)
 made.submit(bad)
-print(made.worker_pid, flush=True)
+print("submitted", flush=True)
+sys.stdin.readline()
 if sys.argv[2] == "die":
     os.kill(os.getpid(), 9)
 """
@@ -319,12 +324,14 @@ if sys.argv[2] == "die":
 
 @pytest.mark.parametrize("how", ["exit", "die"])
 def test_the_process_ends_with_its_parent_even_while_it_hangs(how):
-    run = subprocess.run(
-        [sys.executable, "-c", EXITS, str(FILE), how], capture_output=True, text=True, timeout=60
-    )
-    pid = int(run.stdout)
+    command = [sys.executable, "-c", EXITS, str(FILE), how]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdout.readline() == "submitted\n", run.stderr.read()
+        pid = worker_pid(run.pid)
+        _, problems = run.communicate("\n", timeout=60)
     if how == "exit":
-        assert run.returncode == 0, run.stderr
+        assert run.returncode == 0, problems
     deadline = time.monotonic() + 10
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)

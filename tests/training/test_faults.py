@@ -14,6 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "reward"))
 
 from fake_server import Fake
 from probes import Flat, probe_config
+from worker_processes import worker_pid
 
 from r1jax.errors import R1JaxError
 from r1jax.reward import service as services
@@ -109,7 +110,7 @@ def test_a_killed_scorer_is_started_again_and_no_score_is_lost(scorer, tmp_path,
     def kill():
         while not opened or not opened[0].stats()["scored"]:
             time.sleep(0.02)
-        os.kill(opened[0].worker_pid, signal.SIGKILL)
+        os.kill(worker_pid(), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
