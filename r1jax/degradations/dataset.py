@@ -28,10 +28,9 @@ class NamedPhoto:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A training batch, images in [0, 1]."""
+    """A training batch, images in [0, 1]; the reward needs no clean ones."""
 
     degraded: Float[np.ndarray, "b h w 3"]
-    clean: Float[np.ndarray, "b h w 3"]
     ids: Int[np.ndarray, " b"]  # unique in a run: the random numbers of an image's episode are folded from it
 
 
@@ -43,7 +42,6 @@ class Benchmark:
     degraded: Float[np.ndarray, "n h w 3"]
     mix: list[str]
     photo: list[str]
-    records: list[dict[str, Any]]
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -93,13 +91,12 @@ class TrainingData:
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         """Returns batch `step`: random photo, crop, flip and mix an image."""
         ids = step * batch_size + np.arange(batch_size, dtype=np.int32)
-        pairs = [self._pair(np.random.default_rng([seed, int(i)])) for i in ids]
-        degraded, clean = (to_float(np.stack(images)) for images in zip(*pairs, strict=True))
-        return Batch(degraded, clean, ids)
+        degraded = [self._degraded(np.random.default_rng([seed, int(i)])) for i in ids]
+        return Batch(to_float(np.stack(degraded)), ids)
 
-    def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _degraded(self, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
         photo = self.photos[rng.integers(len(self.photos))].pixels
-        return degraded_pair(photo, self.mixes, self.crop, self.clean_share, rng)
+        return degraded_pair(photo, self.mixes, self.crop, self.clean_share, rng)[0]
 
 
 def degraded_pair(
@@ -128,14 +125,13 @@ def build_benchmark(
     order = np.random.default_rng([seed, 1]).permutation(len(photos)) if per_mix else np.arange(len(photos))
     chosen = [photos[i] for i in sorted(order[:per_mix])]
     rows = [_benchmark_row(photo, mix, crop, seed) for mix in mixes for photo in chosen]
-    clean, degraded, mix_names, names, records = (list(column) for column in zip(*rows, strict=True))
-    return Benchmark(to_float(np.stack(clean)), to_float(np.stack(degraded)), mix_names, names, records)
+    clean, degraded, mix_names, names = (list(column) for column in zip(*rows, strict=True))
+    return Benchmark(to_float(np.stack(clean)), to_float(np.stack(degraded)), mix_names, names)
 
 
 def _benchmark_row(photo: NamedPhoto, mix: Mix, crop: int, seed: int) -> tuple[Any, ...]:
     clean = random_crop(photo.pixels, crop, np.random.default_rng([seed, _number(photo.name)]))
-    result = degrade(clean, mix, benchmark_seed(seed, photo.name, mix))
-    return clean, result.image, mix_name(mix), photo.name, {"photo": photo.name, **result.record}
+    return clean, degrade(clean, mix, benchmark_seed(seed, photo.name, mix)).image, mix_name(mix), photo.name
 
 
 def benchmark_seed(seed: int, photo: str, mix: Mix) -> int:

@@ -28,18 +28,9 @@ class State(NamedTuple):
     first: Float[Array, "b h w 3"]  # the image at the start, where the environment has a guard; else [b] zeros
 
 
-class Observation(NamedTuple):
-    """What an agent may look at: the state's fields of the same names."""
-
-    image: Float[Array, "b h w 3"]
-    record: Int[Array, "b T"]
-    step: Int[Array, " b"]
-
-
 class TimeStep(NamedTuple):
-    """What a step brought, except for its reward."""
+    """What a step brought, except for its reward. What an agent may look at are the state's image, record and step."""
 
-    observation: Observation  # after the step
     discount: Float[Array, " b"]  # 0 where the episode is over, else 1
     valid: Bool[Array, " b"]  # a live episode called a tool: the step has a reward
 
@@ -123,8 +114,7 @@ class Environment:
             done=state.done | stopped | (step >= self.horizon),
             first=state.first,
         )
-        observation = Observation(new_state.image, new_state.record, new_state.step)
-        return new_state, TimeStep(observation, (~new_state.done).astype(jnp.float32), valid)
+        return new_state, TimeStep((~new_state.done).astype(jnp.float32), valid)
 
     def kept(self, tool_params: Any, state: State) -> Float[Array, " b"]:
         """Returns how much of the first image's structure an image keeps, see `structure_kept`; 1 without a guard."""

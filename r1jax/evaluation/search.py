@@ -19,7 +19,7 @@ class Node:
     Attributes:
       image: float [h, w, 3].
       plan: the tools called, by number.
-      scores: quality of the input and after each tool; empty where no scorer was asked.
+      scores: `Problem.score` of the input and after each tool; without a scorer that is 0, and nothing looks at it.
       log_likelihood: of the plan under the policy, its STOP included.
     """
 
@@ -38,7 +38,7 @@ class Problem:
       num_tools: an action from here on is STOP.
       look: node -> (log probabilities of the actions, the critic's value).
       call: (tool, image) -> image.
-      score: image -> quality.
+      score: image -> quality; 0 where there is no scorer.
     """
 
     horizon: int
@@ -86,7 +86,7 @@ class Search:
         if self.kind == "sample":
             rng, known = np.random.default_rng(self.seed), {root.plan: root}
             draw = lambda log_probs: int(rng.choice(len(log_probs), p=_probabilities(log_probs)))  # noqa: E731
-            return self._best(problem, [_follow(problem, root, draw, known) for _ in range(self.width)])
+            return self._best([_follow(problem, root, draw, known) for _ in range(self.width)])
         return self._beam(problem, root)
 
     def _beam(self, problem: Problem, root: Node) -> Node:
@@ -102,9 +102,9 @@ class Search:
                     else:
                         children.append(_child(problem, node, action, likelihood))
             frontier = sorted(children, key=lambda node: -self._criterion(problem, node))[: self.width]
-        return self._best(problem, finished + frontier)
+        return self._best(finished + frontier)
 
-    def _best(self, problem: Problem, nodes: list[Node]) -> Node:
+    def _best(self, nodes: list[Node]) -> Node:
         # Finished plans expect nothing more: by score, and among equals the shortest.
         by = (lambda node: node.log_likelihood) if self.by == "likelihood" else (lambda node: node.scores[-1])
         return max(nodes, key=lambda node: (by(node), -len(node.plan)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from r1jax.nets.quality_net import LEVELS, Heads, QualityNet, expected_score
+from r1jax.nets.quality_net import Heads, QualityNet, expected_score
 from r1jax.nets.registry import register_net
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 
@@ -72,11 +72,6 @@ class ForesightNet(nnx.Module):
         self.kernel2, self.bias2 = linear(hidden, width), bias(width)
         self.kernel_gain, self.bias_gain = linear(width, num_tools, 0.1), bias(num_tools)
         self.kernel_change, self.bias_change = linear(width, num_tools * rank, 0.1), bias(num_tools * rank)
-
-    @property
-    def num_features(self) -> int:
-        """How many `__call__` returns an image."""
-        return len(LEVELS) + self.num_tools * (2 + self.num_tools)
 
     def __call__(self, quality: QualityNet, statistics: Float[Array, "b s"]) -> Float[Array, "b f"]:
         """Returns what a policy looks at: the levels' logits; each tool's gain in score; the same by the direct head alone;

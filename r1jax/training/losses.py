@@ -70,7 +70,7 @@ def make_batch(
         adv_t = _gae(trajectory, r_t, config)
         target_t = adv_t + value
     else:
-        adv_t = _against_group(trajectory, r_t, weight, config)
+        adv_t = _against_group(r_t, weight, config)
         target_t = jnp.zeros_like(adv_t)
     if config.normalise_advantage and config.algorithm != "grpo":  # GRPO's are normalised within their group
         adv_t = _normalise(adv_t, weight)
@@ -104,9 +104,7 @@ def _vtrace(
     return result.pg_advantage, value + result.errors
 
 
-def _against_group(
-    trajectory: Trajectory, r_t: Float[Array, "T b"], weight: Float[Array, "T b"], config: PPOConfig
-) -> Float[Array, "T b"]:
+def _against_group(r_t: Float[Array, "T b"], weight: Float[Array, "T b"], config: PPOConfig) -> Float[Array, "T b"]:
     """Returns each episode's return against those of the same image, the same for all its decisions.
 
     GRPO (arXiv 2402.03300): minus the group's mean, over its deviation. REINFORCE with the leave-one-out baseline

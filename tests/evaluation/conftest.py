@@ -70,7 +70,7 @@ def make_benchmark(make_toy):
         photo = [f"photo{i}" for i in range(num_photos)] * len(mixes)
         mix = [name for name in mixes for _ in range(num_photos)]
         degraded, clean = (x.astype(np.float32) / 255 for x in (toy.images, toy.clean))
-        return toy, Benchmark(clean, degraded, mix, photo, [{}] * len(mix))
+        return toy, Benchmark(clean, degraded, mix, photo)
 
     return make
 

@@ -94,7 +94,7 @@ def test_foresight_net_of_members_that_foresee_nothing():
     net = create("foresight_net", num_tools=2, num_inputs=seen, rank=4, hidden=8, width=8, num_members=2)
     statistics = np.random.default_rng(0).normal(size=(3, NUM_STATISTICS)).astype(np.float32)
     features = net(quality, statistics)
-    assert features.shape == (3, net.num_features) == (3, 5 + 2 + 2 + 4)
+    assert features.shape == (3, 5 + 2 + 2 + 4)
     np.testing.assert_allclose(features[:, :5], quality.heads(statistics).levels, atol=1e-5)
     assert np.ptp(net.by_member(quality, statistics)[:, 0, 5:], axis=0).min() > 0  # the members differ
     for name in ("kernel_gain", "kernel_change"):
