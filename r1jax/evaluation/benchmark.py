@@ -25,7 +25,6 @@ from r1jax.evaluation.world import World
 from r1jax.files import write_whole
 from r1jax.images.convert import to_uint8
 from r1jax.images.io import write_image
-from r1jax.weights.recorded import digest as digest  # the trainer takes it from here
 
 _CHUNK = 16  # photos whose states are held at once
 _SAMPLES = 12

@@ -30,8 +30,8 @@ from r1jax.degradations.dataset import TrainingData, load_photos
 from r1jax.degradations.mixes import training_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.evaluation.benchmark import digest
 from r1jax.evaluation.command import open_scorer
+from r1jax.files import write_whole
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
@@ -39,6 +39,7 @@ from r1jax.training.logs import RunLog, ServiceMeter
 from r1jax.training.rollout import OutsideRollout, Trajectory, collect_scores, make_rollout
 from r1jax.training.tree import TrainingTree
 from r1jax.training.update import TrainState, acting_params, make_update, optimiser
+from r1jax.weights.recorded import digest
 
 Evaluate = Callable[[Agent], Mapping[str, float]]
 
@@ -247,17 +248,15 @@ def _check_folder(run_dir: pathlib.Path, config: Config, resume: bool, origins: 
 
 
 def _claim(run_dir: pathlib.Path, config: Config, origins: Mapping[str, Any]) -> None:
-    """Makes the folder this run's; config.json comes last, and whole."""
+    """Makes the folder this run's; config.json comes last."""
     run_dir.mkdir(parents=True, exist_ok=True)
     for name, origin in origins.items():
         file = run_dir / f"{name}.json"
         if origin:
-            file.write_text(json.dumps(origin, indent=2) + "\n")
+            write_whole(file, json.dumps(origin, indent=2) + "\n")
         else:
             file.unlink(missing_ok=True)
-    partial = run_dir / "config.tmp"
-    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    partial.replace(run_dir / "config.json")
+    write_whole(run_dir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:

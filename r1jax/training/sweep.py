@@ -25,6 +25,7 @@ from r1jax.agent.agent import Agent, load_agent
 from r1jax.config import Config
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tradeoff import tradeoff
+from r1jax.files import write_whole
 from r1jax.training.logs import read_log
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run_sweep(
         mine = slice(place * seeds, (place + 1) * seeds)
         rows.append(_row(variant, folder / _folder_name(variant), results.of(work[mine]), statuses[mine]))
     if not dry_run:
-        (folder / "sweep.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planners + rows))
+        write_whole(folder / "sweep.jsonl", "".join(json.dumps(row) + "\n" for row in planners + rows))
         _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
     return planners + rows
 
@@ -150,7 +151,7 @@ def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequenc
     """Draws one figure against another if the file wants it and at least two variants have both."""
     points = [(row[names[0]], row[names[1]], row["variant"]) for row in rows if names and all(n in row for n in names)]
     if names and len(points) > 1:
-        path.write_text(tradeoff(points, *(name.removeprefix("eval/").replace("_", " ") for name in names)))
+        write_whole(path, tradeoff(points, *(name.removeprefix("eval/").replace("_", " ") for name in names)))
 
 
 def _job(

@@ -22,17 +22,17 @@ from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.config import Config
 from r1jax.env.environment import Environment, State, TimeStep
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.evaluation.benchmark import digest
 from r1jax.evaluation.tree import Tree, read_tree
 from r1jax.reward.scorer import GraphScorer, identity, scorer
 from r1jax.tools.toolbox import toolbox
+from r1jax.weights.recorded import digest
 
 META_FILE = "tree.json"
 STRUCTURE = "structure"  # the metric that a guard looks up
 
 
 class Episodes(NamedTuple):
-    """A batch of training images, as their states' numbers; the fields of `degradations.dataset.Batch` used in training."""
+    """A batch of training images, as their states' numbers: what `degradations.dataset.Batch` is of images."""
 
     degraded: Int[np.ndarray, " b"]
     ids: Int[np.ndarray, " b"]
