@@ -45,7 +45,7 @@ def write_tool_card(name: str) -> None:
         "## Training",
         "",
         "`launch/train_lite_tool.py`, on synthetic degradations: alone, with one other degradation that the target keeps, and absent.",
-        "Mixes of groups B and C were never seen. The last stage had these settings:",
+        "Mixes of groups B and C were never seen (pairs that are part of one of C were). The last stage had these settings:",
         "",
         *settings_table(training),
         "",

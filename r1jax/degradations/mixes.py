@@ -45,13 +45,14 @@ GROUPS: dict[str, tuple[Mix, ...]] = {
     ),
     "single": tuple((key,) for key in OPERATIONS),
 }
+# In which a camera meets them: scene, optics, sensor, file.
+CAMERA_ORDER = ("rain", "haze", "dark", "motion blur", "defocus blur", "noise", "low resolution", "jpeg")
 MIXES: tuple[Mix, ...] = GROUPS["A"] + GROUPS["B"] + GROUPS["C"]
 
 
 def _wide() -> tuple[Mix, ...]:
     """Every one to three degradations, in the order of a camera, that are not in A and hold no mix of B or C."""
-    order = ("rain", "haze", "dark", "motion blur", "defocus blur", "noise", "low resolution", "jpeg")
-    every = (mix for size in (1, 2, 3) for mix in itertools.combinations(order, size))
+    every = (mix for size in (1, 2, 3) for mix in itertools.combinations(CAMERA_ORDER, size))
     held_out = [set(mix) for mix in GROUPS["B"] + GROUPS["C"]]
     of_a = [set(mix) for mix in GROUPS["A"]]
     return tuple(mix for mix in every if set(mix) not in of_a and not any(held <= set(mix) for held in held_out))

@@ -21,7 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.degradations.dataset import NamedPhoto, random_crop
-from r1jax.degradations.mixes import GROUPS, Mix, degrade
+from r1jax.degradations.mixes import CAMERA_ORDER, GROUPS, Mix, degrade
 from r1jax.degradations.operations import OPERATIONS
 from r1jax.images.convert import to_float
 
@@ -141,7 +141,8 @@ class ToolPairs:
 
     Most carry the degradation alone; some carry another one too, which the target keeps, so that a tool works on mixes and
     leaves the rest to others; some do not carry it at all, and the target is the input. Where `touch` is given, a part of
-    both input and target has been through another tool. Pairs of groups B and C never occur.
+    both input and target has been through another tool. No image carries more than two degradations or a mix of group B;
+    pairs that are part of a mix of group C do occur.
 
     Attributes:
       degradation: the operation that the tool undoes.
@@ -171,7 +172,7 @@ class ToolPairs:
     def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         photo = self.photos[rng.integers(len(self.photos))].pixels
         clean = random_crop(photo, self.crop, rng)
-        clean = np.ascontiguousarray(np.rot90(clean, 2)[:, ::-1] if rng.random() < 0.1 else clean)
+        clean = np.ascontiguousarray(clean[::-1] if rng.random() < 0.1 else clean)
         clean = np.ascontiguousarray(clean[:, ::-1]) if rng.random() < 0.5 else clean
         seed = int(rng.integers(2**31))
         if rng.random() < self.unclipped_noise:
@@ -196,6 +197,5 @@ class ToolPairs:
 
 
 def natural_order(mix: Mix) -> Mix:
-    """Returns the degradations in the order in which a camera meets them: scene, optics, sensor, file."""
-    order = ("rain", "haze", "dark", "motion blur", "defocus blur", "noise", "low resolution", "jpeg")
-    return tuple(sorted(mix, key=order.index))
+    """Returns the degradations in the order in which a camera meets them."""
+    return tuple(sorted(mix, key=CAMERA_ORDER.index))
