@@ -20,7 +20,6 @@ call after another, the best that is possible for one image a call; the ratios t
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ import numpy as np
 
 from r1jax.reward import RewardService
 from r1jax.reward.host_call import score_in_graph, submit_in_graph
+from r1jax.weights.recorded import versions
 
 SIDE = 256  # of the matrices whose products stand for a tool
 
@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace, scorer: str, max_batch: int, products: int
         "cache_hits": stats["hits"],
         "missing": stats["failed"],
         "device": f"{jax.devices()[0].device_kind} x{jax.device_count()}, {os.cpu_count()} CPU cores",
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "numpy": np.__version__},
+        "versions": versions(),
     }
 
 

@@ -15,11 +15,9 @@ import dataclasses
 import functools
 import json
 import pathlib
-import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,8 +109,7 @@ def train(args: argparse.Namespace) -> None:
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
         net = fit(net, batch_at, make_loss(scorer_net()), schedule, run / "checkpoints", report)
-    versions = {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__}
-    training = {"settings": settings | {"states": num_states, "steps": steps}, "versions": versions, "photos": folds}
+    training = {"settings": settings | {"states": num_states, "steps": steps}, "photos": folds}
     save_module(args.out or weight_file("foresight"), net, "foresight_net", config, training=training, scorer=scorer)
 
 

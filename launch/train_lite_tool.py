@@ -10,10 +10,8 @@ import argparse
 import hashlib
 import json
 import pathlib
-import platform
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,12 +118,11 @@ def other_tools(name: str) -> Any:
 
 
 def provenance(args: argparse.Namespace, photos: list[NamedPhoto]) -> dict[str, Any]:
-    """Returns what made the weights: arguments, versions and the hash of every photo."""
+    """Returns what made the weights: arguments and the hash of every photo."""
     hashes = {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest()[:16] for photo in photos}
-    versions = {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__}
     settings = {key: value for key, value in vars(args).items() if key not in ("photos", "run", "out", "init", "ffdnet")}
     files = {key: pathlib.Path(getattr(args, key)).name for key in ("init", "ffdnet") if getattr(args, key)}
-    return json.loads(json.dumps({"settings": settings | files, "versions": versions, "photos": hashes}))
+    return json.loads(json.dumps({"settings": settings | files, "photos": hashes}))
 
 
 if __name__ == "__main__":

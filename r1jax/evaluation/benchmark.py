@@ -8,7 +8,6 @@ look-ups in it.
 import json
 import os
 import pathlib
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -198,8 +197,9 @@ def best_fixed_order(benchmark: Benchmark, simulator: Simulator) -> tuple[str, .
 
 
 def _provenance(benchmark: Benchmark, simulator: Simulator, about: Mapping[str, Any]) -> dict[str, Any]:
-    import flax
     import jax
+
+    from r1jax.weights.recorded import versions
 
     device = jax.devices()[0]
     height, width = benchmark.degraded.shape[1:3]
@@ -212,11 +212,6 @@ def _provenance(benchmark: Benchmark, simulator: Simulator, about: Mapping[str, 
         "tools_and_scorer": simulator.fingerprint(height, width),
         "scorer": f"{simulator.scorer_identity.name} {simulator.scorer_identity.version}",
         "device": f"{jax.device_count()} {device.device_kind} ({device.platform}), {os.cpu_count()} cores",
-        "versions": {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
         **about,
     }

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from r1jax.errors import R1JaxError, WeightMismatch
 from r1jax.files import write_whole
 from r1jax.nets import skeleton
+from r1jax.weights.recorded import versions
 
 SHIPPED_AGENTS = ("lite", "published")  # the toolboxes that the package has an agent for
 
@@ -65,7 +66,12 @@ def save_module(
     dtype: Any = np.float16,
     **metadata: Any,
 ) -> None:
-    """Writes `module`, made by `create(name, **config)`, as a whole; extra metadata must be JSON."""
+    """Writes `module`, made by `create(name, **config)`, as a whole; extra metadata must be JSON.
+
+    `training`, where it is among the metadata, gets the versions of what made the weights.
+    """
+    if "training" in metadata:
+        metadata["training"] = {**metadata["training"], "versions": versions()}
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors writes the raw buffer: an array in another memory order would come back scrambled.

@@ -1,14 +1,16 @@
-"""Which weights these are: sha256 of a file, or of a pytree; and files' sums, written down so that a later change shows.
+"""What is written down about weights: which they are (sha256 of a file or a pytree), the versions that made them; files' sums.
 
-Recorded are those of files that came without one in the catalogue. They lie in the entry's folder of the cache as
+Sums are recorded of files that came without one in the catalogue, so that a later change shows. They lie in the entry's folder of the cache as
 `sha256sums`, in the form of the command of that name. They say that a file is still what came first, not that what came was
 right.
 """
 
 import hashlib
 import pathlib
+import platform
 from typing import Any
 
+import flax
 import jax
 import numpy as np
 
@@ -30,6 +32,12 @@ def digest(params: Any) -> str:
         array = np.asarray(leaf)
         state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
     return state.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what computes here, by name: python, jax, flax, numpy."""
+    packages = {"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__}
+    return {"python": platform.python_version(), **packages}
 
 
 def recorded(folder: pathlib.Path) -> dict[str, str]:

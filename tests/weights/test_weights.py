@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from r1jax.errors import R1JaxError, WeightMismatch
 from r1jax.nets import create, skeleton
 from r1jax.weights import flat_state, import_torch, load_module, save_module
+from r1jax.weights.recorded import versions
 
 CONFIG = {"nc": 6, "nb": 3}
 
@@ -32,7 +33,8 @@ def test_a_file_gives_back_the_network(tmp_path):
     path = tmp_path / "net.safetensors"
     save_module(path, net, "ffdnet", CONFIG, np.float32, training={"seed": 3})
     loaded, metadata = load_module(path)
-    assert metadata["training"] == {"seed": 3} and metadata["net"] == "ffdnet"
+    assert metadata["training"] == {"seed": 3, "versions": versions()} and metadata["net"] == "ffdnet"
+    assert list(versions()) == ["python", "jax", "flax", "numpy"] and versions()["numpy"] == np.__version__
     for name, value in flat_state(net).items():
         np.testing.assert_array_equal(flat_state(loaded)[name], value)
     assert list(tmp_path.iterdir()) == [path]
