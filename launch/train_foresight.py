@@ -7,7 +7,7 @@
 The trees are built with --agent.encoder=lite_statistics. Each member learns from all photos but its share. `encode` writes
 a tree as if it had been built with --agent.encoder=lite_foresight; with --apart each photo is seen by the member that did
 not learn from it, so that an agent trained on it meets the errors that it will meet on other photos. `train` continues
-where it stopped.
+where it stopped; with other settings it needs another --run.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import numpy as np
 from flax import nnx
 
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.benchmark import digest
 from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
@@ -105,22 +106,15 @@ def train(args: argparse.Namespace) -> None:
     schedule = FitConfig(steps, args.batch, args.learning_rate, warmup=min(50, steps // 4), checkpoint_every=500)
     settings = {key: getattr(args, key) for key in ("members", "rank", "epochs", "batch", "learning_rate", "seed")}
     scorer = sha256_of(weight_file("scorer"))
-    run = claimed(pathlib.Path(args.run), settings | {"trees": args.trees, "states": num_states, "scorer": scorer})
+    settings |= {"trees": [pathlib.Path(folder).name for folder in args.trees], "gains": digest(moves.gain)}
+    training = {"settings": settings | {"states": num_states, "steps": steps}, "photos": folds}
+    run = pathlib.Path(args.run)
+    run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
-        net = fit(net, batch_at, make_loss(scorer_net()), schedule, run / "checkpoints", report)
-    training = {"settings": settings | {"states": num_states, "steps": steps}, "photos": folds}
+        depends = training | {"scorer": scorer}
+        net = fit(net, batch_at, make_loss(scorer_net()), schedule, run / "checkpoints", depends, report)
     save_module(args.out or weight_file("foresight"), net, "foresight_net", config, training=training, scorer=scorer)
-
-
-def claimed(run: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
-    """Makes the folder this run's, or refuses: its checkpoints belong to other data."""
-    path = run / "settings.json"
-    if path.exists() and (held := json.loads(path.read_text())) != settings:
-        raise UsageError(f"{run}: holds a run with {held}, not {settings}; use another --run")
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + "\n")
-    return run
 
 
 def shuffled(names: np.ndarray, seed: int) -> list[str]:

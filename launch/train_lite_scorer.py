@@ -5,13 +5,13 @@
     python launch/train_lite_scorer.py check --photos HELD_OUT_DIR
 
 `label` makes groups of images of one photo crop (clean, degraded, what lite tools make of it) and labels each
-with full-reference metrics. `train` and `label` continue where they stopped.
+with full-reference metrics. `train` and `label` continue where they stopped; with other settings they need
+another folder.
 The label is the mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5; VSI is kept out, as a judge.
 """
 
 import argparse
 import functools
-import hashlib
 import json
 import pathlib
 from typing import Any
@@ -23,9 +23,11 @@ import numpy as np
 import optax
 import scipy.stats
 
-from r1jax.degradations.dataset import NamedPhoto, load_photos, random_crop
+from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes, random_crop
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
 from r1jax.degradations.operations import OPERATIONS, compress_jpeg
+from r1jax.errors import UsageError
+from r1jax.evaluation.benchmark import digest
 from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
@@ -34,8 +36,10 @@ from r1jax.nets.scene_statistics import scene_statistics
 from r1jax.reward.lite import LiteScorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
+from r1jax.training.claims import SETTINGS_FILE, claim_settings
 from r1jax.training.supervised import FitConfig, fit, natural_order
 from r1jax.weights import save_module, weight_file
+from r1jax.weights.recorded import sha256_of
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
@@ -140,7 +144,7 @@ class StateMaker:
 def make_labels(args: argparse.Namespace) -> None:
     photos = [photo for folder in args.photos for photo in load_photos(folder)]
     maker, folder = StateMaker(photos, args.crop, args.singles, args.vary), pathlib.Path(args.data[0])
-    folder.mkdir(parents=True, exist_ok=True)
+    claim_labels(folder, args, photos)
     per_shard = 16  # groups
     part, num_parts = (int(number) for number in args.part.split("/"))
     for shard in range(part, args.images // (GROUP * per_shard), num_parts):
@@ -153,8 +157,32 @@ def make_labels(args: argparse.Namespace) -> None:
         partial = path.with_suffix(".tmp.npz")
         np.savez(partial, images=images, kinds=kinds, origins=origins, **metrics)
         partial.replace(path)
-    names = {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest()[:16] for photo in photos}
-    (folder / "photos.json").write_text(json.dumps(names))
+
+
+def claim_labels(folder: pathlib.Path, args: argparse.Namespace, photos: list[NamedPhoto]) -> None:
+    """Makes the folder that of what a shard depends on, the same for every --part, or refuses."""
+    settings: dict[str, Any] = {key: getattr(args, key) for key in ("seed", "crop", "singles", "vary")}
+    settings["folders"] = [pathlib.Path(name).name for name in args.photos]  # photos are drawn by their number
+    settings["tools_sha256"] = {name: sha256_of(weight_file(name)) for name in LITE_TOOLS}
+    settings["photos"] = photo_hashes(photos)
+    claim_settings(folder, settings, begun=bool(shards_of(folder)), option="--data")
+
+
+def shards_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the complete shards of a folder: a kill leaves a partial 00012.tmp.npz."""
+    return sorted(folder.glob("[0-9]" * 5 + ".npz"))
+
+
+def photos_of(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the hashes of the photos that a labelled folder was made from.
+
+    Raises:
+      UsageError: `label` has not been here.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        raise UsageError(f"{folder}: holds no {SETTINGS_FILE} of labelled images; `label --data {folder}` makes them")
+    return json.loads(path.read_text())["photos"]
 
 
 # ---------------------------------------------------------------- training
@@ -162,7 +190,8 @@ def make_labels(args: argparse.Namespace) -> None:
 
 def train_scorer(args: argparse.Namespace) -> None:
     folders = [pathlib.Path(folder) for folder in args.data]
-    shards = [labelled_statistics(path) for folder in folders for path in sorted(folder.glob("[0-9]*.npz"))]
+    photos = {name: sha256 for folder in folders for name, sha256 in photos_of(folder).items()}
+    shards = [labelled_statistics(path) for folder in folders for path in shards_of(folder)]
     data = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0] if shards}
     labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
     classes = class_of(data["kinds"], data["origins"])
@@ -185,16 +214,16 @@ def train_scorer(args: argparse.Namespace) -> None:
         return standardised[rows] + noise, kept, labels[rows], kinds[rows], classes[rows]
 
     config = FitConfig(args.steps, args.batch, args.learning_rate, warmup=args.steps // 10, checkpoint_every=1000)
+    settings = {key: getattr(args, key) for key in ("steps", "batch", "learning_rate", "noise", "dropout", "seed")}
+    # Batches are drawn by row, so the folders' order counts.
+    settings |= {"images": len(labels), "folders": [folder.name for folder in folders]}
+    settings["metrics"] = digest({key: data[key] for key in CALIBRATION})
+    training = {"settings": settings, "photos": photos, "calibration": CALIBRATION}
     run = pathlib.Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
-        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", report, frozen="experts")
-    photos: dict[str, str] = {}
-    for folder in folders:
-        photos |= json.loads((folder / "photos.json").read_text())
-    settings = {key: getattr(args, key) for key in ("steps", "batch", "learning_rate", "noise", "dropout", "seed")}
-    training = {"settings": settings | {"images": len(labels)}, "photos": photos, "calibration": CALIBRATION}
+        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", training, report, frozen="experts")
     save_module(args.out or weight_file("scorer"), net, "quality_net", CONFIG, training=training)
 
 

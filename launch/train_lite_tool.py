@@ -2,13 +2,11 @@
 
     python launch/train_lite_tool.py motion_deblur --photos DIR [DIR ...] --steps 3000
 
-Resumable: the same command continues where a stopped one was. Photos that any figure is measured on (CBSD68, LIVE1, Set14,
-the shipped test crops) must not be among the photos.
+Resumable: the same command continues where a stopped one was; one with other options or photos needs another --run. Photos
+that any figure is measured on (CBSD68, LIVE1, Set14, the shipped test crops) must not be among the photos.
 """
 
 import argparse
-import hashlib
-import json
 import pathlib
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 from einops import reduce
 from flax import nnx
 
-from r1jax.degradations.dataset import NamedPhoto, load_photos
+from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes
 from r1jax.nets import create
 from r1jax.tools import toolbox
 from r1jax.tools.dispatch import dispatch
@@ -26,6 +24,7 @@ from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit
 from r1jax.weights import import_torch, load_module, save_module, update_module, weight_file
 from r1jax.weights.files import flat_state
+from r1jax.weights.recorded import sha256_of
 
 UNCLIPPED_NOISE = {"denoise": 0.4}
 
@@ -48,6 +47,7 @@ def main() -> None:
         return charbonnier(spec.restore(net, degraded), target)
 
     config = FitConfig(args.steps, args.batch, args.learning_rate)
+    training = provenance(args, photos)
     run = pathlib.Path(args.run or f"runs/lite_tools/{args.tool}")
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
@@ -57,10 +57,11 @@ def main() -> None:
             noise_map_loss if args.ffdnet else restoration_loss,
             config,
             run / "checkpoints",
+            training,
             lambda line: print(line, file=log, flush=True),
             frozen="denoiser" if args.ffdnet else None,
         )
-    save_module(args.out or weight_file(args.tool), net, spec.net, spec.config, training=provenance(args, photos))
+    save_module(args.out or weight_file(args.tool), net, spec.net, spec.config, training=training)
 
 
 def noise_map_loss(net: Any, noisy: jax.Array, target: jax.Array) -> jax.Array:
@@ -118,11 +119,17 @@ def other_tools(name: str) -> Any:
 
 
 def provenance(args: argparse.Namespace, photos: list[NamedPhoto]) -> dict[str, Any]:
-    """Returns what made the weights: arguments and the hash of every photo."""
-    hashes = {photo.name: hashlib.sha256(photo.pixels.tobytes()).hexdigest()[:16] for photo in photos}
+    """Returns what makes the weights: arguments, the files that they name, and the hash of every photo."""
     settings = {key: value for key, value in vars(args).items() if key not in ("photos", "run", "out", "init", "ffdnet")}
-    files = {key: pathlib.Path(getattr(args, key)).name for key in ("init", "ffdnet") if getattr(args, key)}
-    return json.loads(json.dumps({"settings": settings | files, "photos": hashes}))
+    # Photos are drawn by their number: folders in another order, or one given twice, make other batches.
+    settings["folders"] = [pathlib.Path(folder).name for folder in args.photos]
+    for key in ("init", "ffdnet"):
+        if path := getattr(args, key):
+            settings |= {key: pathlib.Path(path).name, f"{key}_sha256": sha256_of(path)}
+    if args.touch:
+        others = [name for name in LITE_TOOLS if name != args.tool]
+        settings["others_sha256"] = {name: sha256_of(weight_file(name)) for name in others}
+    return {"settings": settings, "photos": photo_hashes(photos)}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from r1jax.evaluation.tree import Tree, write_tree
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
+from r1jax.weights.recorded import versions
 
 TOOLS, IMAGES = 8, 6
 
@@ -56,6 +57,11 @@ def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(scr
     gain = np.asarray(net(script.scorer_net(), moves.statistics))[:, 5 : 5 + TOOLS]
     assert log[-1]["loss"] < 1 and script.explained(gain, moves.gain) > 0
     assert sorted(about["training"]["photos"]) == [f"photo{i}" for i in range(IMAGES)]
+    held = json.loads((tmp_path / "run" / "checkpoints" / "settings.json").read_text())
+    training = held["data"] | {"versions": versions()}
+    assert training.pop("scorer") == about["scorer"] and about["training"] == training
+    with pytest.raises(UsageError, match=r"data\.settings\.seed=0, not 1; use another --run"):
+        run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast, "--seed=1")
     with pytest.raises(R1JaxError, match="was trained on the photo photo0"):
         run(script, monkeypatch, "check", folder, "-o", weights)
 

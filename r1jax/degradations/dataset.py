@@ -68,6 +68,17 @@ def load_photos(spec: str) -> list[NamedPhoto]:
     return photos
 
 
+def photo_hashes(photos: list[NamedPhoto]) -> dict[str, str]:
+    """Returns 16 hex digits of the sha256 of each photo's pixels, by name; all of them where photos share a name."""
+    hashes: dict[str, str] = {}
+    for photo in photos:
+        found = hashlib.sha256(photo.pixels.tobytes()).hexdigest()[:16]
+        held = hashes.setdefault(photo.name, found)
+        if found not in held:
+            hashes[photo.name] = f"{held} {found}"
+    return hashes
+
+
 def random_crop(photo: UInt8[np.ndarray, "h w 3"], side: int, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
     """Returns a random square crop; a photo smaller than `side` is mirrored to it first."""
     height, width = photo.shape[:2]

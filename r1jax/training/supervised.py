@@ -8,7 +8,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ from r1jax.degradations.dataset import NamedPhoto, random_crop
 from r1jax.degradations.mixes import CAMERA_ORDER, GROUPS, Mix, degrade
 from r1jax.degradations.operations import OPERATIONS
 from r1jax.images.convert import to_float
+from r1jax.training.claims import SETTINGS_FILE, claim_settings
+from r1jax.weights.files import saved_variables
 
 Batch = tuple[np.ndarray, ...]
 Loss = Callable[..., Array]  # (module, *batch) -> scalar
@@ -69,20 +71,24 @@ def fit(
     loss: Loss,
     config: FitConfig,
     run_dir: str | pathlib.Path,
+    settings: Mapping[str, Any],
     log: Callable[[str], None] = print,
     frozen: str | None = None,
 ) -> nnx.Module:
     """Trains `module` and returns it with the exponential moving average of its parameters.
 
-    Continues from the newest checkpoint in `run_dir`, where there is one.
+    Continues from the newest checkpoint in `run_dir`, where there is one of the same settings.
 
     Args:
       batch_at: returns the arrays of a step; called in a thread, one step ahead.
+      settings: what `batch_at`, `loss` and the parameters at the start depend on, as JSON.
       frozen: the attribute of `module` whose parameters stay as they are.
 
     Raises:
+      UsageError: `run_dir` holds checkpoints of other settings, or nothing that says of which.
       FloatingPointError: the loss is not finite.
     """
+    _claim(pathlib.Path(run_dir), module, config, settings, frozen)
     trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains(frozen))) if frozen else nnx.Param
     parts: Any = nnx.split(module, trainable, ...)
     graph, params, rest = parts
@@ -124,6 +130,18 @@ def fit(
                 manager.save(done, args=ocp.args.StandardSave(carry))
         upcoming.cancel()
     return nnx.merge(graph, carry["ema"], rest)
+
+
+def _claim(
+    run_dir: pathlib.Path, module: nnx.Module, config: FitConfig, settings: Mapping[str, Any], frozen: str | None
+) -> None:
+    """Makes the folder of checkpoints this run's, or refuses."""
+    shapes = {"/".join(map(str, path)): list(variable.shape) for path, variable in saved_variables(module)}
+    everything = {"data": settings, "fit": dataclasses.asdict(config), "frozen": frozen, "parameters": shapes}
+    begun = any(run_dir.glob("[0-9]*"))
+    if not begun:  # of a run that ended before its first checkpoint nothing is left to go on from
+        (run_dir / SETTINGS_FILE).unlink(missing_ok=True)
+    claim_settings(run_dir, everything, begun, option="--run")
 
 
 def _progress(step: int, losses: list[float], seconds: float) -> dict[str, Any]:

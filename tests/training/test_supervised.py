@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r1jax.degradations import GROUPS, NamedPhoto, load_photos
+from r1jax.errors import UsageError
 from r1jax.nets import create
 from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit, natural_order
 from r1jax.weights import flat_state
@@ -15,7 +16,7 @@ PHOTOS = load_photos("builtin:train")[:2]
 
 def run(tmp_path, steps, stop=None, **options):
     pairs = ToolPairs(PHOTOS, "jpeg", 16)
-    net = create("unet", widths=(8, 8), depths=(1, 1))
+    net = create("unet", widths=options.pop("widths", (8, 8)), depths=(1, 1))
     config = FitConfig(steps, 2, learning_rate=2e-3, warmup=2, log_every=4, checkpoint_every=4)
 
     def batch_at(step):
@@ -24,8 +25,9 @@ def run(tmp_path, steps, stop=None, **options):
         return pairs.batch(0, step, 2)
 
     lines = []
+    settings = options.pop("settings", {"photos": ["a", "b"]})
     loss = options.pop("loss", lambda net, x, y: charbonnier(net(x), y))
-    return fit(net, batch_at, loss, config, tmp_path, lines.append, **options), lines
+    return fit(net, batch_at, loss, config, tmp_path, settings, lines.append, **options), lines
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
@@ -39,11 +41,43 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         np.testing.assert_array_equal(flat_state(resumed)[name], value)
 
 
+def test_another_run_does_not_go_on_from_the_checkpoints(tmp_path):
+    run(tmp_path, 4)
+    held = (tmp_path / "settings.json").read_text()
+    others = {
+        r"data\.photos=\['a', 'b'\], not \['a', 'c'\]": {"settings": {"photos": ["a", "c"]}},
+        r"data\.crop=None, not 16": {"settings": {"photos": ["a", "b"], "crop": 16}},
+        r"fit\.steps=4, not 3": {"steps": 3},
+        r"frozen=None, not 'stem'": {"frozen": "stem"},
+        r"parameters\.\S+=\[8\], not \[4\]": {"widths": (4, 8)},
+    }
+    for difference, options in others.items():
+        with pytest.raises(UsageError, match=rf"^{tmp_path}: holds a run with {difference}; use another --run$"):
+            run(tmp_path, **{"steps": 4} | options)
+    assert (tmp_path / "settings.json").read_text() == held
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "settings.json"]
+    assert run(tmp_path, 4)[1] == []  # it is complete
+
+
+def test_a_folder_without_checkpoints_is_free(tmp_path):
+    with pytest.raises(FloatingPointError):
+        run(tmp_path, 4, settings={"crop": 1}, loss=lambda net, x, y: charbonnier(net(x), y) / 0.0)
+    run(tmp_path, 4, settings={"crop": 2})
+    assert json.loads((tmp_path / "settings.json").read_text())["data"] == {"crop": 2}
+
+
+def test_checkpoints_that_nobody_knows_the_settings_of_are_refused(tmp_path):
+    run(tmp_path, 4)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(UsageError, match=r": holds a run without settings\.json; use another --run$"):
+        run(tmp_path, 4)
+
+
 def test_it_learns_a_constant(tmp_path):
     net = create("unet", widths=(8, 8), depths=(1, 1))
     x = np.full((2, 16, 16, 3), 0.3, np.float32)
     config = FitConfig(60, 2, warmup=2, ema=0.5, log_every=20, checkpoint_every=60)
-    net = fit(net, lambda step: (x, x + 0.2), lambda net, x, y: charbonnier(net(x), y), config, tmp_path, lambda _: None)
+    net = fit(net, lambda step: (x, x + 0.2), lambda net, x, y: charbonnier(net(x), y), config, tmp_path, {}, lambda _: None)
     assert abs(float(net(x).mean()) - 0.5) < 0.05
 
 
@@ -74,6 +108,7 @@ def test_mixes_of_groups_b_never_occur():
     seen = {pairs._mix(np.random.default_rng(i)) for i in range(200)}
     held_out = {frozenset(mix) for mix in GROUPS["B"]}
     assert not {frozenset(mix) for mix in seen} & held_out
+    assert ("haze", "low resolution") in seen  # a part of a mix of group C
     assert ("rain", "haze") in seen and natural_order(("jpeg", "haze")) == ("haze", "jpeg")
 
 

@@ -1,0 +1,156 @@
+"""launch/train_lite_tool.py and train_lite_scorer.py: what a run depends on is known before it begins, and kept with it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from launch_scripts import load
+
+from r1jax.degradations import NamedPhoto
+from r1jax.degradations.dataset import photo_hashes
+from r1jax.errors import UsageError
+from r1jax.images.io import write_image
+from r1jax.weights import load_module, weight_file
+from r1jax.weights.recorded import sha256_of, versions
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two folders of a photo each."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write_image(folder / name / f"{name}.png", rng.integers(0, 256, (24, 24, 3), np.uint8))
+    return folder
+
+
+def run(script, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+    script.main()
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Makes a script's `fit` return the network as it is, and gives the settings that it was called with."""
+
+    def watch(script):
+        calls = []
+
+        def fit(net, batch_at, loss, config, run_dir, settings, *_, **__):
+            calls.append(json.loads(json.dumps(settings)))
+            return net
+
+        monkeypatch.setattr(script, "fit", fit)
+        return calls
+
+    return watch
+
+
+def test_photos_hash_by_their_pixels_whatever_their_name():
+    black, grey = (np.full((2, 2, 3), value, np.uint8) for value in (0, 99))
+    one, other = photo_hashes([NamedPhoto("a", black)])["a"], photo_hashes([NamedPhoto("a", grey)])["a"]
+    assert one != other and len(one) == 16
+    assert photo_hashes([NamedPhoto("a", black), NamedPhoto("a", grey), NamedPhoto("a", black)]) == {"a": f"{one} {other}"}
+
+
+def test_a_tool_is_fitted_with_what_its_file_then_says(photos, tmp_path, monkeypatch, fitted):
+    script = load("train_lite_tool")
+    calls, folders = fitted(script), [photos / "one", photos / "two"]
+    monkeypatch.setattr(script, "other_tools", lambda name: None)
+    command = ("dejpeg", "--photos", *folders, "--run", tmp_path / "run", "--out", tmp_path / "dejpeg.safetensors")
+    run(script, monkeypatch, *command, "--init", weight_file("dejpeg"), "--touch")
+    [settings] = calls
+    _, about = load_module(tmp_path / "dejpeg.safetensors")
+    assert about["training"] == settings | {"versions": versions()}
+    assert sorted(settings["photos"]) == ["one", "two"] and settings["settings"]["folders"] == ["one", "two"]
+    assert settings["settings"]["init_sha256"] == sha256_of(weight_file("dejpeg"))
+    assert settings["settings"]["others_sha256"]["denoise"] == sha256_of(weight_file("denoise"))
+    run(script, monkeypatch, *command, "--photos", *reversed(folders), "--crop", "96")
+    differing = {key for key, value in calls[1]["settings"].items() if value != settings["settings"].get(key)}
+    assert differing == {"crop", "folders", "touch"}
+
+
+# ---------------------------------------------------------------- the scorer
+
+
+@pytest.fixture
+def scorer_script(monkeypatch):
+    """The script, with groups of grey images in place of tools' outputs."""
+    script = load("train_lite_scorer")
+
+    class Maker:
+        def __init__(self, *_):
+            pass
+
+        def group(self, rng):
+            images = rng.integers(0, 256, (script.GROUP, 8, 8, 3), np.uint8)
+            kinds = np.zeros((script.GROUP, len(script.KINDS)), np.int8)
+            return images, kinds, np.arange(script.GROUP, dtype=np.int8) % 4
+
+    def metrics(images, clean):
+        psnr = np.linspace(15, 35, len(images), dtype=np.float32)
+        return {"psnr_y": psnr, "ms_ssim": psnr / 40, "fsim": psnr / 40}
+
+    monkeypatch.setattr(script, "StateMaker", Maker)
+    monkeypatch.setattr(script, "full_reference", metrics)
+    # So few images do not show every kind, which its regression needs.
+    monkeypatch.setattr(script, "ridge", lambda x, y: (np.zeros(x.shape[1], np.float32), np.float32(0)))
+    return script
+
+
+def shards(folder):
+    return sorted(path.name for path in folder.glob("*.npz"))
+
+
+def test_parts_label_one_folder_and_other_settings_do_not(scorer_script, photos, tmp_path, monkeypatch):
+    label = ("label", "--data", tmp_path, "--images", 384, "--photos", photos / "one")
+    run(scorer_script, monkeypatch, *label, "--part", "0/2")
+    assert shards(tmp_path) == ["00000.npz", "00002.npz"]
+    run(scorer_script, monkeypatch, *label, "--part", "1/2")
+    assert shards(tmp_path) == ["00000.npz", "00001.npz", "00002.npz"]
+    held = (tmp_path / "settings.json").read_text()
+    others = {
+        "seed=0, not 1": ["--seed", 1],
+        "crop=128, not 64": ["--crop", 64],
+        r"singles=0\.3, not 0\.2": ["--singles", 0.2],
+        "vary=False, not True": ["--vary"],
+        r"folders=\['one'\], not \['two'\]": ["--photos", photos / "two"],
+    }
+    for difference, options in others.items():
+        with pytest.raises(UsageError, match=f"holds a run with {difference}; use another --data$"):
+            run(scorer_script, monkeypatch, *label, *options)
+    assert (tmp_path / "settings.json").read_text() == held
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(UsageError, match=r"without settings\.json"):
+        run(scorer_script, monkeypatch, *label)
+
+
+def test_other_photos_of_the_same_name_are_seen(scorer_script, tmp_path, monkeypatch):
+    label = ("label", "--data", tmp_path / "data", "--images", 128, "--photos", tmp_path / "photos")
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos" / "a.png", np.full((8, 8, 3), 10, np.uint8))
+    run(scorer_script, monkeypatch, *label)
+    write_image(tmp_path / "photos" / "a.png", np.full((8, 8, 3), 20, np.uint8), overwrite=True)
+    with pytest.raises(UsageError, match=r"photos\.a='\w{16}', not '\w{16}'"):
+        run(scorer_script, monkeypatch, *label)
+
+
+def test_a_scorer_is_fitted_with_what_its_file_then_says(scorer_script, photos, tmp_path, monkeypatch, fitted):
+    calls, folders, weights = fitted(scorer_script), [tmp_path / "a", tmp_path / "b"], tmp_path / "scorer.safetensors"
+    for folder, name in zip(folders, ("one", "two"), strict=True):
+        run(scorer_script, monkeypatch, "label", "--data", folder, "--images", 128, "--photos", photos / name)
+    (folders[0] / "00001.tmp.npz").write_bytes(b"half a sha")  # of a kill
+    run(scorer_script, monkeypatch, "train", "--data", *folders, "--run", tmp_path / "run", "--out", weights)
+    [settings] = calls
+    _, about = load_module(weights)
+    assert about["training"] == settings | {"versions": versions()}
+    assert settings["settings"]["folders"] == ["a", "b"] and settings["settings"]["images"] == 256
+    assert sorted(settings["photos"]) == ["one", "two"]
+
+
+def test_training_on_a_folder_of_unknown_photos_does_not_begin(scorer_script, tmp_path, monkeypatch, fitted):
+    calls = fitted(scorer_script)
+    with pytest.raises(UsageError, match=r"holds no settings\.json of labelled images"):
+        run(scorer_script, monkeypatch, "train", "--data", tmp_path, "--run", tmp_path / "run")
+    assert not calls
