@@ -33,6 +33,7 @@ from r1jax.nets.quality_net import LEVELS, QualityNet
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
+from r1jax.training.tree_build import claim_tree
 from r1jax.weights import load_module, save_module, weight_file
 from r1jax.weights.recorded import sha256_of
 
@@ -158,16 +159,16 @@ def encode(args: argparse.Namespace) -> None:
     folds, quality = about["training"]["photos"], scorer_net()
     meta["encoder"], meta["apart"] = describe_encoder("lite_foresight"), args.apart
     meta["config"]["agent"]["encoder"] = "lite_foresight"
-    target.mkdir(parents=True, exist_ok=True)
-    held = json.loads((target / META_FILE).read_text()) if (target / META_FILE).exists() else meta
-    if any(held.get(key) != meta[key] for key in ("encoder", "apart", "seed", "config")):
-        raise UsageError(f"{target}: holds another tree, of the encoder {held['encoder']}; use another folder")
-    (target / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
+    claim_tree(target, meta)
     by_member = jax.jit(lambda statistics: net.by_member(quality, statistics).swapaxes(0, 1))
     for index, image in enumerate(meta["images"]):
         path = image_path(target, index)
         tree = read_tree(image_path(pathlib.Path(source), index))
-        if tree is None or tree.features is None or path.exists():
+        if tree is None or tree.features is None:
+            continue
+        if (held := read_tree(path)) is not None:
+            if not np.array_equal(held.scores, tree.scores):
+                raise UsageError(f"{path}: was encoded from another tree than {source}; use another folder")
             continue
         found = in_blocks(by_member, _BLOCK, tree.features[:, -NUM_STATISTICS:].astype(np.float32))
         apart = folds.get(image["photo"]) if args.apart else None
@@ -226,6 +227,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.step == "encode" and (len(args.trees) != 1 or not args.out):
+        parser.error("encode: want one TREE, and the folder of the new one by --out")
     {"train": train, "encode": encode, "check": check}[args.step](args)
 
 

@@ -1,6 +1,8 @@
 """launch/train_foresight.py on a small tree of made-up statistics: it learns, encodes and checks."""
 
+import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,7 +11,7 @@ from launch_scripts import load
 
 from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.evaluation.tree import Tree, write_tree
+from r1jax.evaluation.tree import Tree, read_tree, write_tree
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
@@ -79,3 +81,36 @@ def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, 
     assert json.loads(capsys.readouterr().out)[folder.name]["states"] == IMAGES
     with pytest.raises(UsageError, match=r"build it with --agent\.encoder=lite_statistics"):
         run(script, monkeypatch, "encode", tmp_path, "-o", tmp_path / "again")
+
+
+def change_meta(folder, **changes):
+    path = folder / META_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_folder_of_another_tree_is_not_encoded_into(script, folder, tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(folder, source)
+    run(script, monkeypatch, "encode", source, "-o", target)
+    held = (target / META_FILE).read_text()
+    with pytest.raises(UsageError, match="holds a tree with apart False, not True"):
+        run(script, monkeypatch, "encode", source, "-o", target, "--apart")
+    change_meta(source, scorer="another")
+    with pytest.raises(UsageError, match="holds a tree with scorer lite, not another"):
+        run(script, monkeypatch, "encode", source, "-o", target)
+    change_meta(source, scorer="lite", images=[{"photo": f"other{i}", "mix": "noise"} for i in range(IMAGES)])
+    with pytest.raises(UsageError, match="holds a tree of other photos"):
+        run(script, monkeypatch, "encode", source, "-o", target)
+    assert (target / META_FILE).read_text() == held
+    shutil.copy(folder / META_FILE, source)
+    changed = read_tree(image_path(source, 2))
+    write_tree(image_path(source, 2), dataclasses.replace(changed, scores=changed.scores + 1))
+    with pytest.raises(UsageError, match=r"00002\.npz: was encoded from another tree than"):
+        run(script, monkeypatch, "encode", source, "-o", target)
+
+
+@pytest.mark.parametrize("arguments", [["tree"], ["tree", "more", "-o", "new"]])
+def test_encode_wants_one_tree_and_a_folder(script, monkeypatch, capsys, arguments):
+    with pytest.raises(SystemExit):
+        run(script, monkeypatch, "encode", *arguments)
+    assert "encode: want one TREE" in capsys.readouterr().err

@@ -7,7 +7,6 @@ their share. Nothing is computed twice: states of equal content are expanded, sc
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 import time
@@ -29,6 +28,7 @@ from r1jax.evaluation import judges
 from r1jax.evaluation.command import open_scorer
 from r1jax.evaluation.simulator import Simulator, in_blocks, num_states
 from r1jax.evaluation.tree import Encode, Metric, build_tree, read_tree, write_tree
+from r1jax.files import write_whole
 from r1jax.images.convert import quantise, to_float
 from r1jax.images.fidelity import structure_kept
 from r1jax.training.tree import META_FILE, STRUCTURE, identify, image_path
@@ -138,7 +138,7 @@ def build_training_tree(
         encode = _make_encode(config, simulator, dtype)
         meta = _meta(config, images, count, simulator, photos or config.data.photos, dtype) | {"beam": beam}
         if not estimate_only:
-            _claim(folder, meta)
+            claim_tree(folder, meta)
         mine = [i for i in range(part[0], count, part[1]) if not _built(folder, i)]
         _print_estimate(config, simulator, encode, len(mine), count, beam, folder)
         built = 0
@@ -215,23 +215,25 @@ def _meta(
     }
 
 
-def _claim(folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
-    """Makes the folder this tree's, or refuses; more images may be added to a tree."""
+def claim_tree(folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
+    """Makes the folder this tree's, or refuses; more images may be added to a tree.
+
+    Raises:
+      UsageError: the folder holds another tree.
+    """
     path = folder / META_FILE
     if path.is_file():
         old = json.loads(path.read_text())
-        for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", "seed", "dtype", "beam"):
-            if (held := old.get(name, 0)) != meta[name]:
-                raise UsageError(f"{folder}: holds a tree with {name} {held}, not {meta[name]}; use another folder")
+        for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", "seed", "dtype", "beam", "apart"):
+            if (held := old.get(name, 0)) != (wanted := meta.get(name, 0)):
+                raise UsageError(f"{folder}: holds a tree with {name} {held}, not {wanted}; use another folder")
         shared = min(len(old["images"]), len(meta["images"]))
         if old["images"][:shared] != meta["images"][:shared]:
             raise UsageError(f"{folder}: holds a tree of other photos or mixes; use another folder")
         if len(old["images"]) >= len(meta["images"]):
             return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(meta, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(meta, indent=1) + "\n")
 
 
 def _print_estimate(

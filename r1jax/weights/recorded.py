@@ -1,8 +1,8 @@
 """What is written down about weights: which they are (sha256 of a file or a pytree), the versions that made them; files' sums.
 
-Sums are recorded of files that came without one in the catalogue, so that a later change shows. They lie in the entry's folder of the cache as
-`sha256sums`, in the form of the command of that name. They say that a file is still what came first, not that what came was
-right.
+Sums are recorded of files that came without one in the catalogue, so that a later change shows. They lie in the entry's
+folder of the cache as `sha256sums`, in the form of the command of that name. They say that a file is still what came first,
+not that what came was right.
 """
 
 import hashlib
