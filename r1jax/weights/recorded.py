@@ -1,4 +1,4 @@
-"""What is written down about weights: which they are (sha256 of a file or a pytree), the versions that made them; files' sums.
+"""What is written down about weights: which they are (sha256 of a file, digest of a pytree) and what versions made them.
 
 Sums are recorded of files that came without one in the catalogue, so that a later change shows. They lie in the entry's
 folder of the cache as `sha256sums`, in the form of the command of that name. They say that a file is still what came first,
