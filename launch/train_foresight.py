@@ -24,7 +24,6 @@ import numpy as np
 from flax import nnx
 
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.evaluation.benchmark import digest
 from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
@@ -35,7 +34,7 @@ from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
 from r1jax.weights import load_module, save_module, weight_file
-from r1jax.weights.recorded import sha256_of
+from r1jax.weights.recorded import digest, sha256_of
 
 _DIRECTIONS_FROM = 4000  # states from which the directions of change are found
 _BLOCK = 64  # states foreseen at once

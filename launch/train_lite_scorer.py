@@ -27,7 +27,6 @@ from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes, ra
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
 from r1jax.degradations.operations import OPERATIONS, compress_jpeg
 from r1jax.errors import UsageError
-from r1jax.evaluation.benchmark import digest
 from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
@@ -39,7 +38,7 @@ from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.claims import SETTINGS_FILE, claim_settings
 from r1jax.training.supervised import FitConfig, fit, natural_order
 from r1jax.weights import save_module, weight_file
-from r1jax.weights.recorded import sha256_of
+from r1jax.weights.recorded import digest, sha256_of
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
