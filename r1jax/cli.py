@@ -101,10 +101,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _named(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name")
+    return text
+
+
 def _for_photos(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("restore", commands.run_restore, "Restore photos with an agent and print the plans that it took.")
-    sub.add_argument("images", nargs="+", help="files, folders, patterns")
-    sub.add_argument("-o", "--output", help="a file for one image, else a folder (default: NAME_restored.png)")
+    sub.add_argument("images", nargs="+", type=_named, help="files, folders, patterns")
+    sub.add_argument("-o", "--output", type=_named, help="a file for one image, else a folder (default: NAME_restored.png)")
     whose = sub.add_mutually_exclusive_group()
     whose.add_argument("--agent", help="a trained agent or its run folder (default: the shipped one)")
     whose.add_argument("--toolbox", default="lite", help="whose agent restores: lite or published (default: %(default)s)")
@@ -117,8 +123,8 @@ def _for_photos(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     sub = command("synth", commands.run_synth, "Degrade photos by the MiO100 protocol.")
     sub.add_argument("photos", help="folder of clean photos")
-    sub.add_argument("-o", "--output", required=True, help="folder to write")
-    sub.add_argument("--mixes", default="all", help="A, B, C, all, single, or mixes such as rain+haze,noise+jpeg")
+    sub.add_argument("-o", "--output", required=True, type=_named, help="folder to write")
+    sub.add_argument("--mixes", default="all", help="A, B, C, single, wide, all, or mixes such as rain+haze,noise+jpeg")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--depth", help="folder of depth maps, named like the photos (default: synthetic depth)")
     sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -133,7 +139,7 @@ def _for_researchers(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     title = "Compute every state of a config's training images once, for `train --tree`."
     sub = command("tree", commands.run_tree, title, config=True, actions=("build",))
-    sub.add_argument("-o", "--output", required=True, help="the tree's folder; a build that was stopped goes on")
+    sub.add_argument("-o", "--output", required=True, type=_named, help="the tree's folder; a stopped build goes on")
     sub.add_argument("--photos", help="folder of clean photos (default: data.photos of the config)")
     sub.add_argument("--images", type=_positive, help="images of the tree (default: every photo under every mix once)")
     sub.add_argument("--tree-seed", type=int, default=0, help="of crops and degradations (default: %(default)s)")
@@ -146,7 +152,7 @@ def _for_researchers(command: Callable[..., argparse.ArgumentParser]) -> None:
     whose = sub.add_mutually_exclusive_group()
     whose.add_argument("--checkpoint", help="a run folder or an agent (default: the shipped agent)")
     whose.add_argument("--toolbox", default="lite", help="whose shipped agent: lite or published (default: %(default)s)")
-    sub.add_argument("--planners", help="of input, random, fixed, greedy, oracle and agent (default: all but the oracle)")
+    sub.add_argument("--planners", help="of random, fixed, greedy, oracle, agent, FILE.py:Class (default: no oracle)")
     sub.add_argument("--photos", help="folder of clean photos (default: eval.photos of the config)")
     sub.add_argument("--mixes", help="group A, B, C, or mixes (default: data.mixes of the config)")
     sub.add_argument("--per-mix", type=_positive, help="use only so many photos a mix")

@@ -1,7 +1,9 @@
 """What each command of `r1jax` does with its arguments. Each imports what it needs when it runs: see `r1jax.cli`."""
 
 import argparse
+import collections
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -18,12 +20,16 @@ _SCORED_TOGETHER = 16  # files read ahead by `score`
 def run_restore(args: argparse.Namespace) -> int:
     from r1jax.agent.agent import load_agent
     from r1jax.evaluation.restoration import Restorer
+    from r1jax.evaluation.search import Search
     from r1jax.images.io import read_image, write_image
 
+    Search.parse(args.search)  # a wrong one before anything is loaded
     jobs, failures = _restore_jobs(args)
     if not jobs:
         return 1
     restorer, rows = Restorer(load_agent(args.agent, args.toolbox)), []
+    if args.output and pathlib.Path(args.output) != jobs[0][1]:
+        _make_folder(jobs[0][1].parent)
     plan, planned = None, 0  # the plan that is followed, and by how many images
     for source, target in jobs:
         try:
@@ -61,7 +67,7 @@ def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pa
             print(f"r1jax: {error}", file=sys.stderr)
             failures += 1
     if args.output is None:
-        return [(source, source.with_name(f"{source.stem}_restored.png")) for source in sources], failures
+        return _apart(sources, [source.with_name(f"{source.stem}_restored.png") for source in sources]), failures
     output = pathlib.Path(args.output)
     one_file = len(args.images) == 1 and pathlib.Path(args.images[0]).is_file() and not output.is_dir()
     if one_file and output.suffix.lower() in WRITABLE:
@@ -70,15 +76,24 @@ def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pa
         raise UsageError(f"-o {output}: want a folder, there is more than one image")
     if output.suffix and not output.is_dir():
         raise UsageError(f"-o {output}: want a folder or one of {', '.join(WRITABLE)}")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise R1JaxError(f"-o {output}: cannot be made: {error.strerror}") from None
-    targets = [output / f"{source.stem}.png" for source in sources]
-    twice = [target for target in targets if targets.count(target) > 1]
+    return _apart(sources, [output / f"{source.stem}.png" for source in sources]), failures
+
+
+def _apart(
+    sources: Sequence[pathlib.Path], targets: Sequence[pathlib.Path]
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Returns (source, target) of each image; raises UsageError where two would be written to one place."""
+    twice = [target for target, count in collections.Counter(targets).items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]}: two images would be written here; rename one or restore them apart")
-    return list(zip(sources, targets, strict=True)), failures
+    return list(zip(sources, targets, strict=True))
+
+
+def _make_folder(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise R1JaxError(f"-o {folder}: cannot be made: {error.strerror}") from None
 
 
 def _enlarged(alpha: Any, upscale: int) -> Any:
@@ -102,6 +117,7 @@ def run_score(args: argparse.Namespace) -> int:
     from r1jax.images.io import list_images
     from r1jax.reward.service import RewardService
 
+    logging.getLogger("r1jax.reward").setLevel(logging.ERROR)  # each file says what went wrong with it
     paths, rows, failures = list_images(args.images), [], 0
     with RewardService(args.scorer, timeout_s=args.timeout, options=_options(args.option)) as service:
         for start in range(0, len(paths), _SCORED_TOGETHER):

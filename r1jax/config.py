@@ -6,13 +6,15 @@ overrides such as `{"ppo.clip": 0.1}`. Any field can be overridden on the comman
 
 import ast
 import dataclasses
-import importlib.util
+import functools
+import math
 import pathlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
+from r1jax import user_files
 from r1jax.errors import UsageError
 
 T = TypeVar("T")
@@ -33,7 +35,7 @@ class DataConfig:
 class EnvConfig:
     """The decision process."""
 
-    toolbox: tuple[str, ...] = ("lite",)  # a toolbox, or tools one by one: ("denoise", "gamma", ...)
+    toolbox: tuple[str, ...] = ("lite",)  # a toolbox, or tools one by one: ("denoise", "clahe", ...)
     horizon: int = 4  # most tool calls an episode
     stop: bool = True  # whether the agent may end an episode early
     step_cost: float = 0.0  # subtracted from the reward of every tool call, in score units
@@ -134,14 +136,33 @@ class Config:
     eval: EvalConfig = EvalConfig()
 
 
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("data.clean_share", "env.guard_band", "ppo.gamma", "ppo.gae_lambda"), (0, 1)),
+    **dict.fromkeys(("env.horizon", "env.block_size", "agent.hidden", "reward.max_batch", "eval.images"), (1, math.inf)),
+    **dict.fromkeys(("ppo.updates", "ppo.episodes", "ppo.epochs", "ppo.minibatches", "ppo.group_size"), (1, math.inf)),
+    **dict.fromkeys(("seed", "eval.every", "eval.checkpoint_every", "env.step_cost", "env.guard_weight"), (0, math.inf)),
+    **dict.fromkeys(("reward.timeout_s", "reward.start_timeout_s"), (0, math.inf)),
+    **dict.fromkeys(("ppo.lag", "ppo.warmup", "ppo.learning_rate", "ppo.max_grad_norm", "ppo.clip"), (0, math.inf)),
+    **dict.fromkeys(("ppo.value_coef", "ppo.entropy_start", "ppo.entropy_end", "ppo.kl_coef"), (0, math.inf)),
+    "ppo.temperature": (1e-6, math.inf),
+    "data.crop": (8, math.inf),
+}
+
+
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Returns `config` with dotted fields replaced; strings are parsed to the field's type.
 
     Raises:
-      UsageError: a field does not exist (the line lists those that do) or a value does not fit its type.
+      UsageError: a field does not exist (the line lists those that do), or a value does not fit its type or range.
     """
     for dotted, value in overrides.items():
         config = _replace(config, dotted.split("."), value, dotted)
+    for dotted, (low, high) in _RANGES.items():
+        found: Any = functools.reduce(getattr, dotted.split("."), config)
+        for number in found if isinstance(found, tuple) else (found,):
+            if not low <= number <= high:
+                wanted = f"{low} or more" if high == math.inf else f"{low} to {high}"
+                raise UsageError(f"--{dotted}: {number} is out of range; want {wanted}")
     return config
 
 
@@ -221,22 +242,24 @@ def load(path: str | pathlib.Path, overrides: Mapping[str, Any] | None = None) -
     """Loads `config()` of a config file and applies overrides.
 
     Raises:
-      UsageError: the file does not exist, does not define `config()`, or an override does not fit.
+      UsageError: the file does not exist, raises, or does not define `config()`; or a value does not fit its field.
     """
-    return override(_module(path).config(), overrides or {})
+    return override(_config_of(_module(path), path), overrides or {})
 
 
 def load_sweep(path: str | pathlib.Path) -> Iterator[tuple[dict[str, Any], Config]]:
     """Yields (overrides, config) for every variant that the file's `sweep()` yields.
 
     Raises:
-      UsageError: the file defines no `sweep()`.
+      UsageError: the file defines no `sweep()`, it yields no dictionary, or as for `load`.
     """
     module = _module(path)
     if not hasattr(module, "sweep"):
         raise UsageError(f"{path}: defines no sweep()")
-    for overrides in module.sweep():
-        yield overrides, override(module.config(), overrides)
+    for overrides in user_files.call(lambda: list(module.sweep()), pathlib.Path(path)):
+        if not isinstance(overrides, Mapping):
+            raise UsageError(f"{path}: sweep() yields {overrides!r}; want dictionaries such as {{'ppo.clip': 0.1}}")
+        yield dict(overrides), override(_config_of(module, path), overrides)
 
 
 def load_small(path: str | pathlib.Path) -> dict[str, Any]:
@@ -260,13 +283,21 @@ def _module(path: str | pathlib.Path) -> types.ModuleType:
     path = pathlib.Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such config file")
-    spec = importlib.util.spec_from_file_location(f"r1jax_config_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "config"):
+    module = user_files.import_file(path, f"r1jax_config_{path.stem}")
+    if not callable(getattr(module, "config", None)):
         raise UsageError(f"{path}: defines no config()")
     return module
+
+
+def _config_of(module: types.ModuleType, path: str | pathlib.Path) -> Config:
+    """Returns what `config()` returns, each value fitted to its field's type."""
+    config = user_files.call(module.config, pathlib.Path(path))
+    if not isinstance(config, Config):
+        raise UsageError(f"{path}: config() returns {type(config).__name__}; want r1jax.config.Config")
+    try:
+        return from_dict(to_dict(config))
+    except UsageError as error:
+        raise UsageError(f"{path}: {str(error).removeprefix('--')}") from None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -106,6 +106,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(photos, tmp_path, capsys, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_two_images_for_one_place_are_refused_before_anything_is_made(tmp_path, capsys):
+    for name in ("x.png", "x.bmp"):
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
+    before = sorted(tmp_path.iterdir())
+    for more in ([], ["-o", tmp_path / "out"]):
+        code, _, err = run(capsys, "restore", tmp_path / "x.png", tmp_path / "x.bmp", "--overwrite", *more)
+        assert code == 2 and "two images would be written here" in err and err.count("\n") == 1
+    code, _, err = run(capsys, "restore", tmp_path / "x.png", "-o", tmp_path / "out", "--agent", tmp_path / "none")
+    assert code == 2 and "no agent here" in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_target_that_cannot_be_written_is_one_line(photos, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, _, err = run(capsys, "restore", photos, "-o", tmp_path / "file" / "out")
@@ -132,9 +144,14 @@ def test_a_target_that_cannot_be_written_is_one_line(photos, tmp_path, capsys):
         (["report", "nowhere"], "no such run folder"),
         (["synth", "nowhere", "-o", "out"], "no such folder"),
         (["score", "README.md", "--scorer", "wise"], "unknown scorer 'wise'"),
+        (["restore", ""], "an empty name"),
+        (["restore", "README.md", "--search", "wise"], "wise"),
+        (["restore", "README.md", "--reuse-plan", "0"], "--reuse-plan: want a whole number"),
+        (["score", "README.md", "--scorer", "own.py"], "want own.py:Class"),
+        (["train", "README.md"], "README.md: want a Python file"),
         (["report", "runs", "--fast"], "unrecognized arguments: --fast"),
         (["sweep", "configs/ablate_stop.py", "--seeds", "none"], "--seeds: want a whole number of at least 1, not 'none'"),
-        (["train", "configs/quickstart.py", "--ppo.updates=0"], "ppo.updates=0: want 1 or more"),
+        (["train", "configs/quickstart.py", "--ppo.updates=0"], "--ppo.updates: 0 is out of range; want 1 or more"),
         (["train", "configs/quickstart.py", "--eval.every=0", "--eval-tree", "t"], "--eval-tree: eval.every=0"),
         (["evaluate", "configs/quickstart.py", "--tree", "t", "--per-mix", "2"], "--per-mix: has no meaning with --tree"),
         (["evaluate", "configs/quickstart.py", "--tree", "t", "--seed=2"], "--seed: has no meaning with --tree"),
@@ -201,7 +218,7 @@ def test_sweep(tmp_path, capsys):
     config = tmp_path / "tiny.py"
     shutil.copy(ROOT / "configs" / "quickstart.py", config)
     with config.open("a") as file:
-        file.write("\n\ndef sweep():\n    yield {'ppo.clip': 0.1}\n    yield {'data.crop': 0}\n")
+        file.write("\n\ndef sweep():\n    yield {'ppo.clip': 0.1}\n    yield {'ppo.minibatches': 7}\n")
     fields = ["--data.crop=32", "--env.toolbox=brighten", "--ppo.updates=1", "--ppo.episodes=2", "--eval.every=0"]
     code, out, _ = run(capsys, "sweep", config, "--run", tmp_path / "runs", "--dry-run", "--json", *fields)
     assert code == 0 and [row["status"] for row in json.loads(out)] == ["listed", "listed"]

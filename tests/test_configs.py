@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs").glob("*.py"))
 SWEEPS = [path for path in FILES if "def sweep(" in path.read_text()]
 
+PPO = "from r1jax.config import Config, PPOConfig\ndef config():\n    return Config(ppo=PPOConfig(FIELD))\n"
+
 
 def check(config: Config) -> None:
     """What a run of this config would refuse, before it needs any weights."""
@@ -84,3 +86,38 @@ def test_options_of_a_scorer_are_plain_values_and_outlive_json():
         configuration.override(Config(), {"reward.options.processor.max_pixels": 3})
     with pytest.raises(UsageError, match="is no dictionary"):
         configuration.override(Config(), {"reward.options": "3"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def config(:\n", "own.py:1: SyntaxError"),
+        ("import no_such_module_of_mine\n", "own.py:1: ModuleNotFoundError"),
+        ("def config():\n    return 1 / 0\n", "own.py:2: ZeroDivisionError"),
+        ("from r1jax.config import Config\ndef config():\n    return Config(sead=1)\n", "own.py:3: TypeError: .*'sead'"),
+        ("def config():\n    return None\n", r"config\(\) returns NoneType; want r1jax.config.Config"),
+        ("config = 3\n", r"defines no config\(\)"),
+        (PPO.replace("FIELD", "updates='many'"), "own.py: ppo.updates: 'many' is not a whole number"),
+        (PPO.replace("FIELD", "algorithm='foo'"), "own.py: ppo.algorithm: 'foo' is not one of ppo, grpo"),
+        (PPO.replace("FIELD", "episodes=0"), "own.py: ppo.episodes: 0 is out of range; want 1 or more"),
+        (PPO.replace("FIELD", "gamma=1.5"), "own.py: ppo.gamma: 1.5 is out of range; want 0 to 1"),
+        (PPO.replace("FIELD", "") + "def sweep():\n    yield 'ppo.clip'\n", "yields 'ppo.clip'; want dictionaries"),
+        (PPO.replace("FIELD", "") + "def sweep():\n    yield {}[0]\n", "own.py:5: KeyError"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(text, message, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        configuration.load(path)
+        list(configuration.load_sweep(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_values_of_a_file_are_fitted_to_their_fields(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("from r1jax.config import Config, EnvConfig\ndef config():\n    return Config(env=EnvConfig('lite'))\n")
+    assert configuration.load(path).env.toolbox == ("lite",)
+    (tmp_path / "own.yaml").write_text("name: own")
+    with pytest.raises(UsageError, match=r"own.yaml: want a Python file"):
+        configuration.load(tmp_path / "own.yaml")

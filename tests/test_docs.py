@@ -65,3 +65,20 @@ def test_the_guide_names_every_scorer_and_its_configs_are_right():
         exec(block, names := {"RewardConfig": RewardConfig})
         configs.append(names["reward"])
     assert [config.scorer for config in configs] == ["vlm", "http", "mixture"]
+
+
+def test_own_planner(tmp_path):
+    from r1jax.config import load
+    from r1jax.errors import UsageError
+    from r1jax.evaluation.command import run_evaluation
+
+    write_examples("index.md", tmp_path)
+    fields = {"env.toolbox": "brighten_shift,clahe", "env.horizon": 2, "data.mixes": "dark", "data.crop": 32}
+    config = load(DOCS.parent / "configs" / "quickstart.py", fields)
+    names = [f"{tmp_path}/my_planner.py:BestFirstTool", "greedy"]
+    rows = {row["planner"]: row for row in run_evaluation(config, planners=names, per_mix=3, progress=False).rows}
+    assert rows["input"]["score"] <= rows["best first tool"]["score"] <= rows["greedy"]["score"]
+    assert rows["best first tool"]["tool_runs"] == 2 and rows["best first tool"]["calls"] <= 1
+    for wrong, message in (("my_planner.py:Other", "defines no 'Other'"), ("none.py:Best", "no such file")):
+        with pytest.raises(UsageError, match=message):
+            run_evaluation(config, planners=[f"{tmp_path}/{wrong}"], progress=False)

@@ -92,7 +92,7 @@ def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") ->
             metadata = json.loads((opened.metadata() or {})["agent"])
             params = {name: jnp.asarray(opened.get_tensor(name), jnp.float32) for name in opened.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise R1JaxError(f"{file}: not an agent's file: {str(error).splitlines()[0]}") from error
+        raise R1JaxError(f"{file}: not an agent's file; want the {_FILE} of a run, or the run's folder") from error
     config = from_dict(metadata["config"])
     env = make_environment(config, tuple(metadata["tools"]))
     frozen = encoder(metadata["encoder"])

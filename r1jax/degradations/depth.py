@@ -33,8 +33,10 @@ def read_depth(path: str | pathlib.Path, shape: tuple[int, int]) -> Float[np.nda
     """Returns a grey image file (8 or 16 bit, bright is far) as a depth map of `shape`, largest value 1.
 
     Raises:
-      ImageError: the file is not an image, or is black everywhere.
+      ImageError: the file is missing, is not an image, or is black everywhere.
     """
+    if not pathlib.Path(path).is_file():
+        raise ImageError(f"{path}: no such depth map")
     depth = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)
     if depth is None or depth.max() == 0:
         raise ImageError(f"{path}: not a depth map (a grey image, bright is far)")

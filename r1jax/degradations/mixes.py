@@ -91,7 +91,7 @@ def parse_mixes(text: str) -> tuple[Mix, ...]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         mixes += GROUPS[part] if part in GROUPS else [_parse_mix(part)]
     if not mixes:
-        raise UsageError(f"mixes {text!r}: empty; give a group ({', '.join(GROUPS)}) or a list such as noise+jpeg")
+        raise UsageError(f"mixes {text!r}: empty; give a group ({', '.join(GROUPS)}, all) or a list such as noise+jpeg")
     return tuple(mixes)
 
 

@@ -34,13 +34,19 @@ def synthesise(
       depth_folder: PHOTO.png of it is the depth of PHOTO; without it depth is synthetic.
 
     Raises:
-      UsageError: the folder is missing, or `output` exists and `overwrite` is False.
+      UsageError: the folder is missing, two photos have one name, or `output` exists and `overwrite` is False.
       ImageError: a file cannot be read or written.
     """
-    parsed, output = parse_mixes(mixes), pathlib.Path(output)
+    parsed, output = tuple(dict.fromkeys(parse_mixes(mixes))), pathlib.Path(output)
     if (output / "records.jsonl").exists() and not overwrite:
         raise UsageError(f"{output}: holds a data set already; --overwrite replaces its files")
     loaded = load_photos(photos)
+    names = [photo.name for photo in loaded]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{photos}: two photos are called {twice}; rename one")
+    if depth_folder:  # all of them first: nothing half-written is to stay behind
+        for photo in loaded:
+            _depth(depth_folder, photo.name, photo.pixels.shape[:2])
     _make_folders([output / "clean", *(output / folder_name(mix_name(mix)) for mix in parsed)])
     lines = []
     for photo in loaded:

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 from collections.abc import Sequence
 
+from r1jax import user_files
 from r1jax.agent.agent import Agent, load_agent, make_environment
 from r1jax.config import Config
 from r1jax.degradations.dataset import build_benchmark, load_photos
@@ -45,16 +46,18 @@ def run_evaluation(
     best fixed order is chosen on the config's training photos and mixes.
 
     Args:
+      planners: names, or "FILE.py:Class" for one of your own.
       checkpoint: a run folder or an agent; None is the shipped agent of `toolbox`, "lite" or "published".
       photos, mixes: by default `eval.photos` and `data.mixes` of the config.
       out: by default the run's folder evaluation/; nothing is written for the shipped agent.
 
     Raises:
-      UsageError: a planner, folder or mix does not exist.
+      UsageError: a planner, folder or mix does not exist, or a user's planner raises.
     """
-    unknown = [name for name in planners if name not in PLANNERS]
+    own = {name: _own_planner(name) for name in planners if ".py:" in name}
+    unknown = [name for name in planners if name not in PLANNERS and name not in own]
     if unknown:
-        raise UsageError(f"--planners: no planner {unknown[0]!r}; there are {', '.join(PLANNERS)}")
+        raise UsageError(f"--planners: no planner {unknown[0]!r}; there are {', '.join(PLANNERS)}; your own: FILE.py:Class")
     if toolbox != "lite" and "agent" not in planners:
         raise UsageError(f"--toolbox {toolbox}: names the agent to evaluate, and --planners has no agent")
     agent = load_agent(checkpoint, toolbox) if checkpoint or "agent" in planners else None
@@ -64,7 +67,7 @@ def run_evaluation(
     tree_folder = pathlib.Path(trees) if trees else None
     with contextlib.ExitStack() as stack:
         simulator = Simulator(env, env.toolbox.params, open_scorer(config, stack))
-        chosen = [_planner(name, agent, simulator, config) for name in planners]
+        chosen = [own.get(name) or _planner(name, agent, simulator, config) for name in planners]
         return evaluate(
             chosen,
             benchmark,
@@ -101,6 +104,18 @@ def _output_folder(out: str | None, checkpoint: str | None) -> pathlib.Path | No
         return pathlib.Path(out)
     run = pathlib.Path(checkpoint) if checkpoint else None
     return run / "evaluation" if run and run.is_dir() else None
+
+
+def _own_planner(name: str) -> Planner:
+    """Returns an object of a class in a user's file: FILE.py:Class."""
+    place, _, attribute = name.rpartition(":")
+    path = pathlib.Path(place)
+    if not path.is_file():
+        raise UsageError(f"--planners: {place}: no such file")
+    made = getattr(user_files.import_file(path, f"r1jax_planner_{path.stem}"), attribute, None)
+    if not callable(made):
+        raise UsageError(f"--planners: {place} defines no {attribute!r}")
+    return user_files.call(made, path)
 
 
 def _planner(name: str, agent: Agent | None, simulator: Simulator, config: Config) -> Planner:

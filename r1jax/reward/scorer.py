@@ -235,6 +235,8 @@ def _registered(name: str) -> Callable[..., Any]:
         importlib.import_module(_BUILTIN[name])
     if name not in _REGISTRY:
         known = ", ".join(sorted({*_BUILTIN, *_REGISTRY}))
+        if name.endswith(".py"):
+            raise UsageError(f"scorer {name!r}: want {name}:Class, the class in the file too")
         raise UsageError(f"unknown scorer {name!r}; there are {known}, or your own as FILE.py:Class")
     return _REGISTRY[name]
 

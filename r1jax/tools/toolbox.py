@@ -15,10 +15,8 @@ import dataclasses
 import difflib
 import functools
 import importlib
-import importlib.util
 import inspect
 import pathlib
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,6 +24,7 @@ import jax
 from jaxtyping import Array, Float
 
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.user_files import import_file
 
 # Imported at the first look-up: each registers its tools and a toolbox.
 _BUILTIN_MODULES = ["r1jax.tools.classical", "r1jax.tools.lite", "r1jax.tools.published", "r1jax.tools.full"]
@@ -215,15 +214,7 @@ def _import_file(path: pathlib.Path) -> tuple[str, ...]:
     if not path.is_file():
         raise UsageError(f"{path}: no such file of tools")
     # Named by its path: two files called tools.py are two modules, and errors say which one is meant.
-    spec = importlib.util.spec_from_file_location(str(path), path)
-    assert spec and spec.loader
-    module = sys.modules[str(path)] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except R1JaxError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    module = import_file(path, str(path))
     names = tuple(name for name, entry in _tools.items() if entry.origin.startswith(module.__name__ + "."))
     if not names:
         raise UsageError(f"{path}: registers no tool; decorate one with @register_tool(name, task=...)")

@@ -54,9 +54,6 @@ def learning_rate(config: PPOConfig) -> optax.Schedule:
 
 def check_algorithm(config: PPOConfig) -> None:
     """Raises UsageError where fields do not fit the algorithm."""
-    for field in ("updates", "episodes", "epochs", "minibatches"):
-        if getattr(config, field) < 1:
-            raise UsageError(f"ppo.{field}={getattr(config, field)}: want 1 or more")
     name, group = config.algorithm, config.group_size
     if group < 1 or config.episodes % group:
         raise UsageError(f"ppo.group_size={group} does not divide ppo.episodes={config.episodes}")

@@ -1,6 +1,7 @@
 """Photos, training batches and benchmarks are functions of their seeds."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,3 +70,12 @@ def test_synth_writes_images_and_records(tmp_path):
         synthesise("builtin:test", out / "records.jsonl" / "x", "jpeg")
     with pytest.raises(ImageError, match="depth map"):
         synthesise("builtin:test", tmp_path / "b", "haze", depth_folder=str(tmp_path))
+    assert not (tmp_path / "b").exists()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("one.png", "one.bmp"):
+        shutil.copy(out / "clean" / sorted(path.name for path in (out / "clean").iterdir())[0], photos / name)
+    with pytest.raises(UsageError, match="two photos are called one"):
+        synthesise(str(photos), tmp_path / "c", "haze")
+    (photos / "one.bmp").unlink()
+    assert synthesise(str(photos), tmp_path / "c", "haze,haze") == 1

@@ -89,8 +89,8 @@ def test_tools_in_a_users_file(tmp_path):
     ("body", "message"),
     [
         ("x = 1", "registers no tool"),
-        ("import no_such_module_of_mine", "cannot be imported: ModuleNotFoundError"),
-        ("def (", "cannot be imported: SyntaxError"),
+        ("import no_such_module_of_mine", "ModuleNotFoundError: No module named"),
+        ("def (", "tools.py:1: SyntaxError"),
     ],
 )
 def test_unusable_files(tmp_path, body, message):
