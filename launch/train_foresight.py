@@ -6,8 +6,9 @@
 
 The trees are built with --agent.encoder=lite_statistics. Each member learns from all photos but its share. `encode` writes
 a tree as if it had been built with --agent.encoder=lite_foresight; with --apart each photo is seen by the member that did
-not learn from it, so that an agent trained on it meets the errors that it will meet on other photos. `train` continues
-where it stopped; with other settings it needs another --run.
+not learn from it, so that an agent trained on it meets the errors that it will meet on other photos. States that nothing
+follows, the last level's and those that a beam left out, have zeros: no decision is made there. `train` continues where it
+stopped; with other settings it needs another --run.
 """
 
 import argparse
@@ -169,10 +170,13 @@ def encode(args: argparse.Namespace) -> None:
             if not np.array_equal(held.scores, tree.scores):
                 raise UsageError(f"{path}: was encoded from another tree than {source}; use another folder")
             continue
-        found = in_blocks(by_member, _BLOCK, tree.features[:, -NUM_STATISTICS:].astype(np.float32))
+        states = np.arange(len(tree.children))[:, None]
+        asked = np.flatnonzero(((tree.children >= 0) & (tree.children != states)).any(1))
+        found = in_blocks(by_member, _BLOCK, tree.features[asked, -NUM_STATISTICS:].astype(np.float32))
         apart = folds.get(image["photo"]) if args.apart else None
-        features = found.mean(1) if apart is None else found[:, apart]
-        write_tree(path, dataclasses.replace(tree, features=features.astype(meta["dtype"])))
+        features = np.zeros((len(states), found.shape[-1]), meta["dtype"])
+        features[asked] = found.mean(1) if apart is None else found[:, apart]
+        write_tree(path, dataclasses.replace(tree, features=features))
 
 
 # ---------------------------------------------------------------- checking

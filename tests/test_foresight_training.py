@@ -75,8 +75,10 @@ def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, 
     assert tree.features.shape == (len(source.scores), frozen.num_features)
     np.testing.assert_array_equal(tree.scores, source.scores)
     net, _ = load_module(script.weight_file("foresight"))
-    wanted = net(script.scorer_net(), source.features[:, -NUM_STATISTICS:].astype(np.float32))
-    np.testing.assert_allclose(tree.features, wanted, atol=0.02)  # photos that no member learned from: the mean of all
+    wanted = net(script.scorer_net(), source.features[source.roots, -NUM_STATISTICS:].astype(np.float32))
+    # Photos that no member learned from: the mean of all.
+    np.testing.assert_allclose(tree.features[tree.roots], wanted, atol=0.02)
+    assert not np.delete(tree.features, tree.roots, axis=0).any()  # after the only call no decision is made
     run(script, monkeypatch, "check", folder)
     assert json.loads(capsys.readouterr().out)[folder.name]["states"] == IMAGES
     with pytest.raises(UsageError, match=r"build it with --agent\.encoder=lite_statistics"):
