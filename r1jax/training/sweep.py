@@ -85,10 +85,9 @@ def run_sweep(
             work.append(_job(path, variant | base, configuration.override(config, {"seed": seed}), run, trees))
     if len({job.run for job in work}) < len(work):
         raise UsageError(f"{path}: two variants have one folder in {folder}; are they the same, or their values too long?")
-    if not dry_run:
-        for job in work:
-            if job.tree and not (pathlib.Path(job.tree) / "tree.json").is_file():
-                raise UsageError(f"{job.tree}: no transition tree here; `r1jax tree build` makes one")
+    shared = tree and "{" not in tree and not dry_run  # a variant whose own tree is missing fails alone
+    if shared and not (pathlib.Path(str(tree)) / "tree.json").is_file():
+        raise UsageError(f"{tree}: no transition tree here; `r1jax tree build` makes one")
     load = functools.cache(_load_tree)
     planners = []  # before the runs: a tree that does not fit is refused before hours are spent
     if eval_tree and "{" not in eval_tree and not dry_run:
