@@ -7,7 +7,6 @@ checkpoint equals the run that was never stopped, bit for bit.
 import contextlib
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 import time
@@ -19,24 +18,24 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from r1jax.agent.agent import Agent, make_environment, save_agent
 from r1jax.agent.encoder import encoder
 from r1jax.agent.policy import Policy
-from r1jax.config import Config, DataConfig, PPOConfig, RewardConfig, from_dict, to_dict
+from r1jax.config import Config, DataConfig, PPOConfig, RewardConfig
 from r1jax.degradations.dataset import TrainingData, load_photos
 from r1jax.degradations.mixes import training_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.command import open_scorer
-from r1jax.files import write_whole
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
+from r1jax.training.devices import constrain, mesh_of, replicate, split
 from r1jax.training.logs import RunLog, ServiceMeter
 from r1jax.training.rollout import OutsideRollout, Trajectory, collect_scores, make_rollout
+from r1jax.training.run_folder import check_folder, claim_folder
 from r1jax.training.tree import TrainingTree
 from r1jax.training.update import TrainState, acting_params, make_update, optimiser
 from r1jax.weights.recorded import digest
@@ -111,11 +110,11 @@ def train(
     elif config.reward.metric:
         raise UsageError(f"reward.metric={config.reward.metric}: the states of a tree have metrics; give one by --tree")
     origins = {"tree": tree.summary if tree else None, "init": {"agent": digest(init.params)} if init else None}
-    _check_folder(run_dir, config, resume, origins)
+    check_folder(run_dir, config, resume, origins)
     tree = tree.rewarding(config.reward.metric) if tree and config.reward.metric else tree
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
-    mesh = _mesh(ppo.episodes)
+    mesh = mesh_of(ppo.episodes)
     data = data or tree or training_data(config.data)
     acting, actor, tools = tree.task(config, env) if tree else (env, policy, env.toolbox.params)
     update_policy = make_update(actor, config)
@@ -125,10 +124,10 @@ def train(
         scorer_params = service.params if mode == "graph" else ()
         if make_evaluate and first_process:
             evaluate = make_evaluate(service if isinstance(service, RewardService) else open_scorer(config, stack))
-        frozen = _replicate(mesh, (tools, actor.encoder.params, scorer_params))
+        frozen = replicate(mesh, (tools, actor.encoder.params, scorer_params))
         act, learn = _programs(acting, actor, service, mode, mesh, update_policy)
         if first_process:  # now: a config that was refused up to here leaves no folder behind
-            _claim(run_dir, config, origins)
+            claim_folder(run_dir, config, origins)
 
         # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -136,7 +135,7 @@ def train(
         done = checkpoints.latest() or 0
         batches = _prefetched(pool, data, config, done)
         first = [] if done else [next(batches)]
-        state = _replicate(mesh, _fresh_state(actor, config, first[0] if first else None, init))
+        state = replicate(mesh, _fresh_state(actor, config, first[0] if first else None, init))
         state = checkpoints.restore(state) if done else state
 
         # --- Updates ---------------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ def train(
         for update in range(done + 1, ppo.updates + 1):
             times = [time.perf_counter()]
             batch = next(batches)
-            images, ids = _split(mesh, (batch.degraded, batch.ids))
+            images, ids = split(mesh, (batch.degraded, batch.ids))
             times.append(time.perf_counter())
 
             trajectory = jax.block_until_ready(act(acting_params(state), frozen, images, ids, seed, np.int32(update)))
@@ -227,46 +226,6 @@ def _key(seed: Any, update: Any, stream: int) -> Any:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), update), stream)
 
 
-_WORDS = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
-
-
-def _check_folder(run_dir: pathlib.Path, config: Config, resume: bool, origins: Mapping[str, Any]) -> None:
-    """Raises UsageError where the folder holds a run of another config, tree or start."""
-    path = run_dir / "config.json"
-    if not path.is_file():
-        return
-    for name, origin in origins.items():
-        file, (begins, nothing) = run_dir / f"{name}.json", _WORDS[name]
-        held = json.loads(file.read_text()) if file.is_file() else None
-        if held != origin:
-            raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
-    old = from_dict(json.loads(path.read_text()))
-    if old != config:
-        raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
-    if not resume:
-        raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
-
-
-def _claim(run_dir: pathlib.Path, config: Config, origins: Mapping[str, Any]) -> None:
-    """Makes the folder this run's; config.json comes last."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    for name, origin in origins.items():
-        file = run_dir / f"{name}.json"
-        if origin:
-            write_whole(file, json.dumps(origin, indent=2) + "\n")
-        else:
-            file.unlink(missing_ok=True)
-    write_whole(run_dir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """Names the first field that differs."""
-    name = next(name for name in new if old[name] != new[name])
-    if isinstance(new[name], Mapping):
-        return _difference(old[name], new[name], f"{prefix}{name}.")
-    return f"{prefix}{name}={old[name]!r}, not {new[name]!r}"
-
-
 def _open_scorer(config: RewardConfig, run_dir: pathlib.Path, stack: contextlib.ExitStack) -> Any:
     """Returns the reward service, or the net itself where it runs inside the program."""
     if config.mode != "graph":
@@ -302,8 +261,8 @@ def _programs(
         state: TrainState, encoder_params: Any, trajectory: Any, scores: Any, seed: Any, update: Any, coef: Any
     ) -> Any:
         # Features are small: every device repeats the whole update, and no device count changes its sums.
-        trajectory, scores = _constrain(mesh, (trajectory, scores))
-        return _constrain(mesh, update_policy(state, encoder_params, trajectory, scores, _key(seed, update, 1), coef))
+        trajectory, scores = constrain(mesh, (trajectory, scores))
+        return constrain(mesh, update_policy(state, encoder_params, trajectory, scores, _key(seed, update, 1), coef))
 
     return act if outside else jax.jit(act), jax.jit(learn)
 
@@ -337,36 +296,6 @@ def _check_init(policy: Policy, env: Environment, init: Agent) -> None:
 def _agent(policy: Policy, state: TrainState, env: Environment, config: Config) -> Agent:
     params = {name: jnp.asarray(np.asarray(array)) for name, array in state.params.items()}
     return Agent(policy, params, env, config)
-
-
-# --- Devices -----------------------------------------------------------------------------------------------------
-
-
-def _mesh(episodes: int) -> Mesh | None:
-    count = jax.device_count()
-    if episodes % count:
-        raise UsageError(f"ppo.episodes={episodes} does not divide over {count} devices")
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,)) if count > 1 else None
-
-
-def _replicate(mesh: Mesh | None, tree: Any) -> Any:
-    """Puts arrays, the same on every process, on every device."""
-    return jax.tree.map(lambda x: _put(mesh, P(), np.asarray(x)), tree)
-
-
-def _split(mesh: Mesh | None, tree: Any) -> Any:
-    """Puts host arrays on the devices, each of which gets its own episodes."""
-    return jax.tree.map(lambda x: _put(mesh, P("data"), x), tree)
-
-
-def _put(mesh: Mesh | None, spec: P, x: np.ndarray) -> jax.Array:
-    if mesh is None:
-        return jnp.asarray(x)
-    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
-
-
-def _constrain(mesh: Mesh | None, tree: Any) -> Any:
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P())) if mesh else tree
 
 
 # --- A row of the log --------------------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""A run's folder belongs to one config, one tree and one start: config.json, tree.json and init.json say which."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from r1jax.config import Config, from_dict, to_dict
+from r1jax.errors import UsageError
+from r1jax.files import write_whole
+
+_WORDS = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
+
+
+def check_folder(run_dir: pathlib.Path, config: Config, resume: bool, origins: Mapping[str, Any]) -> None:
+    """Raises UsageError where the folder holds a run of another config, tree or start."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        return
+    for name, origin in origins.items():
+        file, (begins, nothing) = run_dir / f"{name}.json", _WORDS[name]
+        held = json.loads(file.read_text()) if file.is_file() else None
+        if held != origin:
+            raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
+    old = from_dict(json.loads(path.read_text()))
+    if old != config:
+        raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
+    if not resume:
+        raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
+
+
+def claim_folder(run_dir: pathlib.Path, config: Config, origins: Mapping[str, Any]) -> None:
+    """Makes the folder this run's; config.json comes last."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for name, origin in origins.items():
+        file = run_dir / f"{name}.json"
+        if origin:
+            write_whole(file, json.dumps(origin, indent=2) + "\n")
+        else:
+            file.unlink(missing_ok=True)
+    write_whole(run_dir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """Names the first field that differs."""
+    name = next(name for name in new if old[name] != new[name])
+    if isinstance(new[name], Mapping):
+        return _difference(old[name], new[name], f"{prefix}{name}.")
+    return f"{prefix}{name}={old[name]!r}, not {new[name]!r}"
