@@ -113,16 +113,17 @@ def _load_tree(folder: str) -> "TrainingTree":
 def _planner_rows(
     variants: Sequence[tuple[Mapping[str, Any], Config]], eval_tree: "TrainingTree", tree: "TrainingTree | None"
 ) -> list[dict[str, Any]]:
-    """Returns the planners' rows in each of the variants' environments."""
+    """Returns the planners' rows in the variants' environments, one for all where they do not differ."""
     fields = ("env.toolbox", "env.horizon", "env.stop")
     environments: dict[Any, tuple[Mapping[str, Any], Config]] = {}
     for variant, config in variants:
         key = (config.env.toolbox, config.env.horizon, config.env.stop)
         environments.setdefault(key, ({name: variant[name] for name in fields if name in variant}, config))
-    rows = []
-    for changes, config in environments.values():
-        where = f", {_label(changes)}" if len(environments) > 1 else ""
-        rows += [row | {"variant": row["variant"] + where} for row in rows_on_tree(config, eval_tree, tree)]
+    rows: list[dict[str, Any]] = []
+    places = [_label(changes) for changes, _ in environments.values()]
+    for same in zip(*(rows_on_tree(config, eval_tree, tree) for _, config in environments.values()), strict=True):
+        labelled = [row | {"variant": f"{row['variant']}, {place}"} for row, place in zip(same, places, strict=True)]
+        rows += same[:1] if all(row == same[0] for row in same) else labelled
     return rows
 
 

@@ -91,7 +91,7 @@ def test_planners_are_those_of_each_environment(path):
 
     def rows(config, *_):
         asked.append((config.env.horizon, config.env.stop))
-        return [{"variant": "greedy"}]
+        return [{"variant": "random", "eval/calls": config.env.horizon}, {"variant": "oracle", "eval/calls": 1}]
 
     variants = list(configuration.load_sweep(path))
     with pytest.MonkeyPatch.context() as patch:
@@ -99,8 +99,8 @@ def test_planners_are_those_of_each_environment(path):
         found = sweep._planner_rows(variants, None, None)
         alone = sweep._planner_rows(variants[:1], None, None)
     assert asked == [(2, True), (4, False), (2, True)]
-    assert [row["variant"] for row in found] == ["greedy, env.horizon=2", "greedy, env.stop=False"]
-    assert [row["variant"] for row in alone] == ["greedy"]
+    assert [row["variant"] for row in found] == ["random, env.horizon=2", "random, env.stop=False", "oracle"]
+    assert [row["variant"] for row in alone] == ["random", "oracle"]
 
 
 def test_variants_that_would_share_a_folder_are_refused(path, tmp_path):
