@@ -62,12 +62,16 @@ def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pa
     failures = 0
     for path in args.images:
         try:
-            sources += list_images([path])
+            found = list_images([path])
+            if args.output is None and pathlib.Path(path).is_dir():  # what an earlier run has left beside them
+                made = {_beside(source) for source in found}
+                found = [source for source in found if source not in made]
+            sources += found
         except R1JaxError as error:
             print(f"r1jax: {error}", file=sys.stderr)
             failures += 1
     if args.output is None:
-        return _apart(sources, [source.with_name(f"{source.stem}_restored.png") for source in sources]), failures
+        return _apart(sources, [_beside(source) for source in sources]), failures
     output = pathlib.Path(args.output)
     one_file = len(args.images) == 1 and pathlib.Path(args.images[0]).is_file() and not output.is_dir()
     if one_file and output.suffix.lower() in WRITABLE:
@@ -77,6 +81,10 @@ def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pa
     if output.suffix and not output.is_dir():
         raise UsageError(f"-o {output}: want a folder or one of {', '.join(WRITABLE)}")
     return _apart(sources, [output / f"{source.stem}.png" for source in sources]), failures
+
+
+def _beside(source: pathlib.Path) -> pathlib.Path:
+    return source.with_name(f"{source.stem}_restored.png")
 
 
 def _apart(

@@ -106,6 +106,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(photos, tmp_path, capsys, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_s_own_results_are_not_restored_again(tmp_path, capsys):
+    for name in ("x.png", "x_restored.png", "y_restored.png"):
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
+    code, out, _ = run(capsys, "restore", tmp_path, "--overwrite", "--json")
+    assert code == 0 and [pathlib.Path(row["image"]).name for row in json.loads(out)] == ["x.png", "y_restored.png"]
+
+
 def test_two_images_for_one_place_are_refused_before_anything_is_made(tmp_path, capsys):
     for name in ("x.png", "x.bmp"):
         Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
