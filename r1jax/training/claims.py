@@ -31,7 +31,7 @@ def claim_settings(folder: pathlib.Path, settings: Mapping[str, Any], begun: boo
         folder.mkdir(parents=True, exist_ok=True)
         _write_first(path, json.dumps(wanted, indent=1) + "\n")
     held = json.loads(path.read_text())  # by now maybe another process's
-    if difference := next(_differences(held, wanted), None):
+    if difference := next(differences(held, wanted), None):
         raise UsageError(f"{folder}: holds a run with {difference}; use another {option}")
 
 
@@ -48,10 +48,10 @@ def _write_first(path: pathlib.Path, text: str) -> None:
     partial.unlink(missing_ok=True)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
     """Names the fields that differ, with both values; one that is not there is None."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in {**new, **old}:
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield f"{name}={old!r}, not {new!r}"

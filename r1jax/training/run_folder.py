@@ -8,6 +8,7 @@ from typing import Any
 from r1jax.config import Config, from_dict, to_dict
 from r1jax.errors import UsageError
 from r1jax.files import write_whole
+from r1jax.training.claims import differences
 
 _WORDS = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
 
@@ -23,8 +24,8 @@ def check_folder(run_dir: pathlib.Path, config: Config, resume: bool, origins: M
         if held != origin:
             raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
     old = from_dict(json.loads(path.read_text()))
-    if old != config:
-        raise UsageError(f"{run_dir}: holds a run with {_difference(to_dict(old), to_dict(config))}; use another")
+    if difference := next(differences(to_dict(old), to_dict(config)), None):
+        raise UsageError(f"{run_dir}: holds a run with {difference}; use another")
     if not resume:
         raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
 
@@ -39,11 +40,3 @@ def claim_folder(run_dir: pathlib.Path, config: Config, origins: Mapping[str, An
         else:
             file.unlink(missing_ok=True)
     write_whole(run_dir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """Names the first field that differs."""
-    name = next(name for name in new if old[name] != new[name])
-    if isinstance(new[name], Mapping):
-        return _difference(old[name], new[name], f"{prefix}{name}.")
-    return f"{prefix}{name}={old[name]!r}, not {new[name]!r}"
