@@ -30,7 +30,6 @@ from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
 from r1jax.nets.foresight_net import ForesightNet
 from r1jax.nets.quality_net import LEVELS, QualityNet
-from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
@@ -45,13 +44,10 @@ class Moves(NamedTuple):
     """The expanded states of a tree and what each tool makes of them; statistics are standardised by the scorer."""
 
     seen: np.ndarray  # [n, f] what the scorer's heads say, and the statistics
+    statistics: np.ndarray  # [n, s] the latter alone
     after: np.ndarray  # [n, k, s] statistics, as stored
     gain: np.ndarray  # [n, k] in score
     photo: np.ndarray  # [n] names
-
-    @property
-    def statistics(self) -> np.ndarray:
-        return self.seen[:, -NUM_STATISTICS:]
 
 
 def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> None:
@@ -70,7 +66,8 @@ def read_moves(folder: str) -> Moves:
     children = tree.children[expanded]
     photos = np.array(tree.photos)[np.searchsorted(tree.roots, expanded, side="right") - 1]
     gain = tree.scores[children] - tree.scores[expanded][:, None]
-    return Moves(tree.features[expanded].astype(np.float32), tree.features[children][..., -NUM_STATISTICS:], gain, photos)
+    seen, after, last = tree.features[expanded].astype(np.float32), tree.features[children], -scorer_net().num_statistics
+    return Moves(seen, seen[:, last:], after[..., last:], gain, photos)
 
 
 def scorer_net() -> QualityNet:
@@ -86,7 +83,8 @@ def train(args: argparse.Namespace) -> None:
     found = [read_moves(folder) for folder in args.trees]
     moves = Moves(*(np.concatenate(column) for column in zip(*found, strict=True)))
     num_states, num_tools = moves.gain.shape
-    config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_members": args.members, "rank": args.rank}
+    config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_statistics": moves.statistics.shape[1]}
+    config |= {"num_members": args.members, "rank": args.rank}
     net: Any = create("foresight_net", seed=args.seed, **config)
     net.mean.set_value(jnp.asarray(moves.seen.mean(0)))
     net.scale.set_value(jnp.asarray(1 / (moves.seen.std(0) + 1e-3)))
@@ -125,7 +123,7 @@ def shuffled(names: np.ndarray, seed: int) -> list[str]:
 def directions(moves: Moves, rank: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the [r, s] directions along which tools change statistics most, of one length: the mean change along them."""
     rows = rng.permutation(len(moves.gain))[:_DIRECTIONS_FROM]
-    changes = (moves.after[rows] - moves.statistics[rows][:, None]).reshape(-1, NUM_STATISTICS)
+    changes = (moves.after[rows] - moves.statistics[rows][:, None]).reshape(-1, moves.statistics.shape[1])
     variances, vectors = np.linalg.eigh(changes.T @ changes / len(changes))
     main = vectors[:, ::-1][:, :rank].T
     return np.ascontiguousarray(main * np.sqrt(np.maximum(variances[::-1][:rank], 0)).mean(), np.float32)
@@ -172,7 +170,7 @@ def encode(args: argparse.Namespace) -> None:
             continue
         states = np.arange(len(tree.children))[:, None]
         asked = np.flatnonzero(((tree.children >= 0) & (tree.children != states)).any(1))
-        found = in_blocks(by_member, _BLOCK, tree.features[asked, -NUM_STATISTICS:].astype(np.float32))
+        found = in_blocks(by_member, _BLOCK, tree.features[asked, -quality.num_statistics :].astype(np.float32))
         apart = folds.get(image["photo"]) if args.apart else None
         features = np.zeros((len(states), found.shape[-1]), meta["dtype"])
         features[asked] = found.mean(1) if apart is None else found[:, apart]

@@ -14,6 +14,7 @@ import argparse
 import functools
 import json
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.stats
+from flax import nnx
 
 from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes, random_crop
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
@@ -30,19 +32,20 @@ from r1jax.errors import UsageError
 from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
-from r1jax.nets.quality_net import LEVELS, expected_score
-from r1jax.nets.scene_statistics import scene_statistics
+from r1jax.nets.quality_net import LEVELS, QualityNet, expected_score
 from r1jax.reward.lite import LiteScorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.claims import SETTINGS_FILE, claim_settings
 from r1jax.training.supervised import FitConfig, fit, natural_order
 from r1jax.weights import save_module, weight_file
+from r1jax.weights.files import flat_state, update_module
+from r1jax.weights.published import load_published
 from r1jax.weights.recorded import digest, sha256_of
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
-CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4}
+CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4, "num_stages": 4}
 # The value of each metric that maps to 1 and to 5.
 CALIBRATION = {"psnr_y": (12.0, 38.0), "ms_ssim": (0.0, 2.0), "fsim": (0.2, 1.7)}
 
@@ -190,12 +193,13 @@ def photos_of(folder: pathlib.Path) -> dict[str, str]:
 def train_scorer(args: argparse.Namespace) -> None:
     folders = [pathlib.Path(folder) for folder in args.data]
     photos = {name: sha256 for folder in folders for name, sha256 in photos_of(folder).items()}
-    shards = [labelled_statistics(path) for folder in folders for path in shards_of(folder)]
+    net = create("quality_net", seed=args.seed, **CONFIG)
+    fill_trunk(net)
+    shards = list(labelled_statistics([path for folder in folders for path in shards_of(folder)], net))
     data = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0] if shards}
     labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
     classes = class_of(data["kinds"], data["origins"])
     kinds = data["kinds"].astype(np.float32)
-    net = create("quality_net", seed=args.seed, **CONFIG)
     net.set_statistics(data["statistics"].mean(0), np.maximum(data["statistics"].std(0), 0.02))
     standardised = np.asarray(net.standardised(data["statistics"]))
     solutions = [ridge(standardised[classes == i], labels[classes == i]) for i in range(CONFIG["num_experts"])]
@@ -222,24 +226,29 @@ def train_scorer(args: argparse.Namespace) -> None:
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
-        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", training, report, frozen="experts")
+        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", training, report, frozen=("experts", "trunk"))
     save_module(args.out or weight_file("scorer"), net, "quality_net", CONFIG, training=training)
 
 
-_statistics = jax.jit(scene_statistics)
+def fill_trunk(net: QualityNet) -> None:
+    """Gives the scorer the first stages of ImageNet's network, which `r1jax weights pull efficientnet-lite0` gets."""
+    published, needed = flat_state(load_published("efficientnet-lite0")), flat_state(net.trunk)
+    # Statistics are taken with the values that the weight file will hold.
+    update_module(net.trunk, {name: published[name].astype(np.float16) for name in needed})
 
 
-def labelled_statistics(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns a shard with its images' statistics in their place; these are kept beside it."""
-    cached = path.with_suffix(".npy")
-    shard = np.load(path)
-    if not cached.exists():
-        images = shard["images"]
-        partial = path.with_suffix(".tmp.npy")
-        blocks = [to_float(images[i : i + 16]) for i in range(0, len(images), 16)]
-        np.save(partial, np.concatenate([np.asarray(_statistics(block)) for block in blocks]))
-        partial.replace(cached)
-    return {key: shard[key] for key in shard if key != "images"} | {"statistics": np.load(cached)}
+def labelled_statistics(paths: Sequence[pathlib.Path], net: QualityNet) -> Iterator[dict[str, np.ndarray]]:
+    """Yields shards with their images' statistics in their place; these are kept beside them, for nets that see as much."""
+    graph, params = nnx.split(net)
+    statistics = jax.jit(lambda params, x: nnx.merge(graph, params).statistics(x))
+    for path in paths:
+        shard, cached = np.load(path), path.with_suffix(f".{net.num_statistics}.npy")
+        if not cached.exists():
+            images, partial = shard["images"], path.with_suffix(".tmp.npy")
+            blocks = [to_float(images[i : i + 16]) for i in range(0, len(images), 16)]
+            np.save(partial, np.concatenate([np.asarray(statistics(params, block)) for block in blocks]))
+            partial.replace(cached)
+        yield {key: shard[key] for key in shard if key != "images"} | {"statistics": np.load(cached)}
 
 
 def class_of(kinds: np.ndarray, origins: np.ndarray) -> np.ndarray:

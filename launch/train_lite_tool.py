@@ -59,7 +59,7 @@ def main() -> None:
             run / "checkpoints",
             training,
             lambda line: print(line, file=log, flush=True),
-            frozen="denoiser" if args.ffdnet else None,
+            frozen=("denoiser",) if args.ffdnet else (),
         )
     save_module(args.out or weight_file(args.tool), net, spec.net, spec.config, training=training)
 

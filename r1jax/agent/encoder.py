@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from r1jax.errors import R1JaxError, UsageError
-from r1jax.nets.scene_statistics import scene_statistics
+from r1jax.nets.efficientnet_lite import EfficientNetLite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +77,14 @@ def lite_scorer() -> Encoder:
 
 @register_encoder("lite_statistics")
 def lite_statistics() -> Encoder:
-    """The same features, and the standardised scene statistics that they come from.
+    """The same features, and the standardised statistics that they come from.
 
     Raises:
       R1JaxError: the scorer's weights are not in the package.
     """
 
     def features(net: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
-        statistics = net.standardised(scene_statistics(image))
+        statistics = net.look(image)
         return jnp.concatenate([*net.heads(statistics), statistics], -1)
 
     return _of_scorer("lite_statistics", features)
@@ -106,7 +106,7 @@ def lite_foresight() -> Encoder:
 
     def apply(params: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
         quality, foresight = (nnx.merge(graph, state) for graph, state in zip((scorer, model), params, strict=True))
-        return foresight(quality, quality.standardised(scene_statistics(image)))
+        return foresight(quality, quality.look(image))
 
     return _frozen("lite_foresight", apply, (scorer_state, model_state), f"{of_scorer}-{of_model}")
 
@@ -139,6 +139,26 @@ def _frozen(
 ) -> Encoder:
     shape = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)).shape
     return Encoder(name, apply, params, shape[-1], version)
+
+
+@register_encoder("efficientnet_lite0")
+def efficientnet_lite0() -> Encoder:
+    """ImageNet features: the 1280 by which EfficientNet-Lite0 tells classes; `r1jax weights pull efficientnet-lite0`.
+
+    Raises:
+      R1JaxError: its weights are not in the cache.
+    """
+    from r1jax.weights.published import load_published
+    from r1jax.weights.recorded import digest
+
+    graph, state = nnx.split(load_published("efficientnet-lite0"))
+
+    def apply(state: Any, image: Float[Array, "b h w 3"]) -> Float[Array, "b 1280"]:
+        net = nnx.merge(graph, state)
+        assert isinstance(net, EfficientNetLite)
+        return net.embedding(image)
+
+    return _frozen("efficientnet_lite0", apply, state, digest(state))
 
 
 @register_encoder("pixels")

@@ -1,4 +1,4 @@
-"""What each tool would do to an image's scene statistics, and so to its score: a model to plan in, without running a tool.
+"""What each tool would do to an image's statistics, and so to its score: a model to plan in, without running a tool.
 
 As in MuZero (arXiv 1911.08265) a learned model is unrolled in place of the environment; as in world models (arXiv
 1803.10122) a small policy acts on what it shows. A tool's effect is predicted as a change of the statistics that the scorer
@@ -41,6 +41,7 @@ class ForesightNet(nnx.Module):
     Args:
       num_tools: k.
       num_inputs: features of the scorer's heads and the statistics.
+      num_statistics: of the scorer, the last of the inputs.
       rank: directions along which statistics change.
       hidden, width: of the two layers.
       num_members: nets whose predictions are averaged.
@@ -50,6 +51,7 @@ class ForesightNet(nnx.Module):
         self,
         num_tools: int,
         num_inputs: int,
+        num_statistics: int = NUM_STATISTICS,
         rank: int = 200,
         hidden: int = 768,
         width: int = 384,
@@ -67,7 +69,7 @@ class ForesightNet(nnx.Module):
         self.num_tools, self.rank = num_tools, rank
         self.mean = nnx.BatchStat(jnp.zeros(num_inputs))
         self.scale = nnx.BatchStat(jnp.ones(num_inputs))
-        self.basis = nnx.BatchStat(jnp.zeros((rank, NUM_STATISTICS)))
+        self.basis = nnx.BatchStat(jnp.zeros((rank, num_statistics)))
         self.kernel1, self.bias1 = linear(num_inputs, hidden), bias(hidden)
         self.kernel2, self.bias2 = linear(hidden, width), bias(width)
         self.kernel_gain, self.bias_gain = linear(width, num_tools, 0.1), bias(num_tools)
@@ -89,7 +91,7 @@ class ForesightNet(nnx.Module):
 
         def one(member: dict[str, Array]) -> Float[Array, "b f"]:
             first = self.imagine(member, quality, heads, statistics)
-            after = (statistics[:, None] + first.change @ self.basis[...]).reshape(-1, NUM_STATISTICS)
+            after = (statistics[:, None] + first.change @ self.basis[...]).reshape(-1, statistics.shape[-1])
             flat = Heads(*(x.reshape(len(after), -1) for x in first.heads))
             second = self.imagine(member, quality, flat, after).gain.reshape(len(statistics), -1)
             return jnp.concatenate([heads.levels, first.gain, first.direct, second], -1)

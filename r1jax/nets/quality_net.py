@@ -1,9 +1,10 @@
 """A small no-reference quality network with the five-level head of multimodal scorers.
 
 Like DeQA-Score (arXiv 2501.11561) it predicts a distribution over excellent, good, fair, poor and bad, whose expectation is
-the score on 1..5. It sees an image by `scene_statistics`. Inside one degradation quality is nearly linear in these, and a
-ridge regression generalises where a perceptron learns photos by heart; so there is one for each kind of image, a perceptron
-tells which kind there is, and corrects what they say together.
+the score on 1..5. It sees an image by `scene_statistics`, which tell the degradation, and by means and deviations of the
+features of an ImageNet network's first stages, which tell what the scene would be without. Inside one degradation quality
+is nearly linear in these, and a ridge regression generalises where a perceptron learns photos by heart; so there is one for
+each kind of image, a perceptron tells which kind there is, and corrects what they say together.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from r1jax.nets.efficientnet_lite import EfficientNetLite, stage_channels
 from r1jax.nets.registry import register_net
 from r1jax.nets.scene_statistics import NUM_STATISTICS, scene_statistics
 
@@ -30,13 +32,25 @@ class QualityNet(nnx.Module):
       width: of the second, which is what `features` returns beside the heads.
       num_experts: kinds of image that have a linear regression of their own.
       num_kinds: outputs of `kinds`, an auxiliary head that training uses (which degradations an image carries).
+      num_stages: of the ImageNet network that are looked at; 0: scene statistics alone.
     """
 
-    def __init__(self, hidden: int = 384, width: int = 176, num_experts: int = 12, num_kinds: int = 8, *, rngs: nnx.Rngs):
-        self.mean = nnx.BatchStat(jnp.zeros(NUM_STATISTICS))
-        self.scale = nnx.BatchStat(jnp.ones(NUM_STATISTICS))
-        self.experts = nnx.Linear(NUM_STATISTICS, num_experts, rngs=rngs)
-        self.hidden1 = nnx.Linear(NUM_STATISTICS, hidden, rngs=rngs)
+    def __init__(
+        self,
+        hidden: int = 384,
+        width: int = 176,
+        num_experts: int = 12,
+        num_kinds: int = 8,
+        num_stages: int = 0,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.trunk = EfficientNetLite(num_stages, rngs=rngs) if num_stages else None
+        self.num_statistics = NUM_STATISTICS + (2 * sum(stage_channels(num_stages)) if num_stages else 0)
+        self.mean = nnx.BatchStat(jnp.zeros(self.num_statistics))
+        self.scale = nnx.BatchStat(jnp.ones(self.num_statistics))
+        self.experts = nnx.Linear(self.num_statistics, num_experts, rngs=rngs)
+        self.hidden1 = nnx.Linear(self.num_statistics, hidden, rngs=rngs)
         self.hidden2 = nnx.Linear(hidden, width, rngs=rngs)
         self.gate = nnx.Linear(width, num_experts, rngs=rngs)
         self.levels = nnx.Linear(width, len(LEVELS), rngs=rngs)
@@ -47,11 +61,22 @@ class QualityNet(nnx.Module):
 
     def level_logits(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b 5"]:
         """Returns the logits of excellent, good, fair, poor and bad."""
-        return self.heads(self.standardised(scene_statistics(x))).levels
+        return self.heads(self.look(x)).levels
 
     def features(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b f"]:
         """Returns what a policy may look at: the hidden layer and the logits of all heads."""
-        return jnp.concatenate(self.heads(self.standardised(scene_statistics(x))), -1)
+        return jnp.concatenate(self.heads(self.look(x)), -1)
+
+    def look(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b s"]:
+        """Returns what `heads` takes: an image's statistics, standardised."""
+        return self.standardised(self.statistics(x))
+
+    def statistics(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b s"]:
+        """Returns scene statistics, then the mean and the standard deviation of each channel of each stage."""
+        found = [scene_statistics(x)]
+        if self.trunk is not None:
+            found += [moment for y in self.trunk.stages(x) for moment in (y.mean((1, 2)), y.std((1, 2)))]
+        return jnp.concatenate(found, -1)
 
     def set_statistics(self, mean: Float[np.ndarray, " s"], scale: Float[np.ndarray, " s"]) -> None:
         """Sets what statistics are standardised by: their mean and standard deviation over a training set."""

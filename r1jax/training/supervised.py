@@ -8,7 +8,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -73,7 +73,7 @@ def fit(
     run_dir: str | pathlib.Path,
     settings: Mapping[str, Any],
     log: Callable[[str], None] = print,
-    frozen: str | None = None,
+    frozen: Sequence[str] = (),
 ) -> nnx.Module:
     """Trains `module` and returns it with the exponential moving average of its parameters.
 
@@ -82,14 +82,14 @@ def fit(
     Args:
       batch_at: returns the arrays of a step; called in a thread, one step ahead.
       settings: what `batch_at`, `loss` and the parameters at the start depend on, as JSON.
-      frozen: the attribute of `module` whose parameters stay as they are.
+      frozen: attributes of `module` whose parameters stay as they are.
 
     Raises:
       UsageError: `run_dir` holds checkpoints of other settings, or nothing that says of which.
       FloatingPointError: the loss is not finite.
     """
     _claim(pathlib.Path(run_dir), module, config, settings, frozen)
-    trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains(frozen))) if frozen else nnx.Param
+    trainable = nnx.All(nnx.Param, *(nnx.Not(nnx.PathContains(name)) for name in frozen))
     parts: Any = nnx.split(module, trainable, ...)
     graph, params, rest = parts
     tx = optimizer(config)
@@ -133,11 +133,11 @@ def fit(
 
 
 def _claim(
-    run_dir: pathlib.Path, module: nnx.Module, config: FitConfig, settings: Mapping[str, Any], frozen: str | None
+    run_dir: pathlib.Path, module: nnx.Module, config: FitConfig, settings: Mapping[str, Any], frozen: Sequence[str]
 ) -> None:
     """Makes the folder of checkpoints this run's, or refuses."""
     shapes = {"/".join(map(str, path)): list(variable.shape) for path, variable in saved_variables(module)}
-    everything = {"data": settings, "fit": dataclasses.asdict(config), "frozen": frozen, "parameters": shapes}
+    everything = {"data": settings, "fit": dataclasses.asdict(config), "frozen": list(frozen), "parameters": shapes}
     begun = any(run_dir.glob("[0-9]*"))
     if not begun:  # of a run that ended before its first checkpoint nothing is left to go on from
         (run_dir / SETTINGS_FILE).unlink(missing_ok=True)

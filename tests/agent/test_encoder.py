@@ -8,12 +8,14 @@ import pytest
 from r1jax.agent.encoder import NUM_PIXEL_STATISTICS, Encoder, encoder, pixel_statistics, register_encoder
 from r1jax.degradations.dataset import load_photos
 from r1jax.degradations.mixes import degrade
-from r1jax.errors import UsageError
+from r1jax.errors import R1JaxError, UsageError
 from r1jax.images.convert import to_float, to_uint8
 from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.reward.lite import lite_scorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
+from r1jax.weights.cache import pull
+from r1jax.weights.catalogue import entries
 
 STATISTICS = jax.jit(pixel_statistics)
 
@@ -54,6 +56,20 @@ def test_lite_statistics_are_the_scorers_features_and_more():
     assert features.shape == (1, large.num_features) == (1, small.num_features + NUM_STATISTICS)
     np.testing.assert_allclose(features[:, : small.num_features], small.apply(small.params, photo()), atol=1e-4)
     assert large.version == small.version
+
+
+def test_imagenet_features_want_their_weights(monkeypatch, tmp_path):
+    monkeypatch.setenv("R1JAX_CACHE", str(tmp_path))
+    with pytest.raises(R1JaxError, match="r1jax weights pull efficientnet-lite0"):
+        encoder("efficientnet_lite0")
+
+
+@pytest.mark.slow
+def test_imagenet_features():
+    pull(*entries(["efficientnet-lite0"]))
+    built = encoder("efficientnet_lite0")
+    features = jax.jit(built.apply)(built.params, photo())
+    assert features.shape == (1, built.num_features) == (1, 1280)
 
 
 def test_lite_foresight_foresees_what_tools_gain():

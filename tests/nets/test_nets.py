@@ -77,6 +77,16 @@ def test_quality_net():
     np.testing.assert_allclose(net(x[1:2]), score[1:2], atol=1e-4)
 
 
+def test_quality_net_looks_at_stages_of_an_imagenet_network():
+    net = create("quality_net", hidden=16, width=8, num_experts=3, num_stages=2)
+    x = image(2, 72, 64, 3)
+    statistics = net.statistics(x)
+    assert statistics.shape == (2, net.num_statistics) == (2, NUM_STATISTICS + 2 * (32 + 16 + 24))
+    last = net.trunk.stages(x)[-1]
+    np.testing.assert_allclose(statistics[:, -48:], np.concatenate([last.mean((1, 2)), last.std((1, 2))], -1), atol=1e-4)
+    assert net(x).shape == (2,)
+
+
 def test_heads_after_are_the_heads_of_changed_statistics():
     net = create("quality_net", hidden=16, width=8, num_experts=3)
     rng = np.random.default_rng(0)
@@ -91,7 +101,8 @@ def test_heads_after_are_the_heads_of_changed_statistics():
 def test_foresight_net_of_members_that_foresee_nothing():
     quality = create("quality_net", hidden=16, width=8, num_experts=3)
     seen = 8 + 5 + 8 + 3 + NUM_STATISTICS
-    net = create("foresight_net", num_tools=2, num_inputs=seen, rank=4, hidden=8, width=8, num_members=2)
+    sizes = {"num_inputs": seen, "num_statistics": NUM_STATISTICS}
+    net = create("foresight_net", num_tools=2, **sizes, rank=4, hidden=8, width=8, num_members=2)
     statistics = np.random.default_rng(0).normal(size=(3, NUM_STATISTICS)).astype(np.float32)
     features = net(quality, statistics)
     assert features.shape == (3, 5 + 2 + 2 + 4)
@@ -105,7 +116,8 @@ def test_foresight_net_of_members_that_foresee_nothing():
 def test_foresight_net_imagines_the_second_call_after_the_first():
     quality = create("quality_net", hidden=16, width=8, num_experts=3)
     seen = 8 + 5 + 8 + 3 + NUM_STATISTICS
-    net = create("foresight_net", num_tools=2, num_inputs=seen, rank=4, hidden=8, width=8, num_members=1)
+    sizes = {"num_inputs": seen, "num_statistics": NUM_STATISTICS}
+    net = create("foresight_net", num_tools=2, **sizes, rank=4, hidden=8, width=8, num_members=1)
     rng = np.random.default_rng(0)
     net.basis.set_value(jnp.asarray(rng.normal(size=(4, NUM_STATISTICS)), jnp.float32))
     statistics = jnp.asarray(rng.normal(size=(1, NUM_STATISTICS)), jnp.float32)

@@ -48,7 +48,7 @@ def test_another_run_does_not_go_on_from_the_checkpoints(tmp_path):
         r"data\.photos=\['a', 'b'\], not \['a', 'c'\]": {"settings": {"photos": ["a", "c"]}},
         r"data\.crop=None, not 16": {"settings": {"photos": ["a", "b"], "crop": 16}},
         r"fit\.steps=4, not 3": {"steps": 3},
-        r"frozen=None, not 'stem'": {"frozen": "stem"},
+        r"frozen=\[\], not \['stem'\]": {"frozen": ("stem",)},
         r"parameters\.\S+=\[8\], not \[4\]": {"widths": (4, 8)},
     }
     for difference, options in others.items():
@@ -83,7 +83,7 @@ def test_it_learns_a_constant(tmp_path):
 
 def test_frozen_parameters_stay(tmp_path):
     before = flat_state(create("unet", widths=(8, 8), depths=(1, 1)))
-    after = flat_state(run(tmp_path, 3, frozen="stem")[0])
+    after = flat_state(run(tmp_path, 3, frozen=("stem",))[0])
     np.testing.assert_array_equal(after["stem/kernel"], before["stem/kernel"])
     assert (after["tail/kernel"] != before["tail/kernel"]).any()
 
