@@ -45,7 +45,7 @@ from r1jax.weights.recorded import digest, sha256_of
 
 KINDS = list(OPERATIONS)
 GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
-CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4, "num_stages": 4}
+CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4}
 # The value of each metric that maps to 1 and to 5.
 CALIBRATION = {"psnr_y": (12.0, 38.0), "ms_ssim": (0.0, 2.0), "fsim": (0.2, 1.7)}
 
@@ -193,8 +193,10 @@ def photos_of(folder: pathlib.Path) -> dict[str, str]:
 def train_scorer(args: argparse.Namespace) -> None:
     folders = [pathlib.Path(folder) for folder in args.data]
     photos = {name: sha256 for folder in folders for name, sha256 in photos_of(folder).items()}
-    net = create("quality_net", seed=args.seed, **CONFIG)
-    fill_trunk(net)
+    config = CONFIG | {"num_stages": args.stages}
+    net = create("quality_net", seed=args.seed, **config)
+    if args.stages:
+        fill_trunk(net)
     shards = list(labelled_statistics([path for folder in folders for path in shards_of(folder)], net))
     data = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0] if shards}
     labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
@@ -216,8 +218,8 @@ def train_scorer(args: argparse.Namespace) -> None:
         kept = kept.astype(np.float32) / (1 - args.dropout)
         return standardised[rows] + noise, kept, labels[rows], kinds[rows], classes[rows]
 
-    config = FitConfig(args.steps, args.batch, args.learning_rate, warmup=args.steps // 10, checkpoint_every=1000)
-    settings = {key: getattr(args, key) for key in ("steps", "batch", "learning_rate", "noise", "dropout", "seed")}
+    schedule = FitConfig(args.steps, args.batch, args.learning_rate, warmup=args.steps // 10, checkpoint_every=1000)
+    settings = {key: getattr(args, key) for key in ("steps", "batch", "learning_rate", "noise", "dropout", "stages", "seed")}
     # Batches are drawn by row, so the folders' order counts.
     settings |= {"images": len(labels), "folders": [folder.name for folder in folders]}
     settings["metrics"] = digest({key: data[key] for key in CALIBRATION})
@@ -226,8 +228,8 @@ def train_scorer(args: argparse.Namespace) -> None:
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
-        net = fit(net, batch_at, scorer_loss, config, run / "checkpoints", training, report, frozen=("experts", "trunk"))
-    save_module(args.out or weight_file("scorer"), net, "quality_net", CONFIG, training=training)
+        net = fit(net, batch_at, scorer_loss, schedule, run / "checkpoints", training, report, frozen=("experts", "trunk"))
+    save_module(args.out or weight_file("scorer"), net, "quality_net", config, training=training)
 
 
 def fill_trunk(net: QualityNet) -> None:
@@ -349,6 +351,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--noise", type=float, default=0.05, help="added to standardised statistics")
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--stages", type=int, default=4, help="of ImageNet's network that the scorer looks through; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--update-card", action="store_true", help="check: write the figures into the model card")
     args = parser.parse_args()

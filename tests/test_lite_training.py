@@ -11,7 +11,9 @@ from r1jax.degradations import NamedPhoto
 from r1jax.degradations.dataset import photo_hashes
 from r1jax.errors import UsageError
 from r1jax.images.io import write_image
+from r1jax.nets import create
 from r1jax.weights import load_module, weight_file
+from r1jax.weights.files import flat_state
 from r1jax.weights.recorded import sha256_of, versions
 
 
@@ -96,6 +98,7 @@ def scorer_script(monkeypatch):
     monkeypatch.setattr(script, "full_reference", metrics)
     # So few images do not show every kind, which its regression needs.
     monkeypatch.setattr(script, "ridge", lambda x, y: (np.zeros(x.shape[1], np.float32), np.float32(0)))
+    monkeypatch.setattr(script, "load_published", lambda name: create("efficientnet_lite", seed=3))
     return script
 
 
@@ -143,8 +146,10 @@ def test_a_scorer_is_fitted_with_what_its_file_then_says(scorer_script, photos, 
     (folders[0] / "00001.tmp.npz").write_bytes(b"half a sha")  # of a kill
     run(scorer_script, monkeypatch, "train", "--data", *folders, "--run", tmp_path / "run", "--out", weights)
     [settings] = calls
-    _, about = load_module(weights)
+    net, about = load_module(weights)
     assert about["training"] == settings | {"versions": versions()}
+    stem = flat_state(create("efficientnet_lite", seed=3))["_conv_stem/kernel"]
+    np.testing.assert_allclose(flat_state(net.trunk)["_conv_stem/kernel"], stem, atol=1e-3)
     assert settings["settings"]["folders"] == ["a", "b"] and settings["settings"]["images"] == 256
     assert sorted(settings["photos"]) == ["one", "two"]
 
