@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.files import make_folder
 
 _SCORED_TOGETHER = 16  # files read ahead by `score`
 
@@ -29,7 +30,7 @@ def run_restore(args: argparse.Namespace) -> int:
         return 1
     restorer, rows = Restorer(load_agent(args.agent, args.toolbox)), []
     if args.output and pathlib.Path(args.output) != jobs[0][1]:
-        _make_folder(jobs[0][1].parent)
+        make_folder(jobs[0][1].parent)
     plan, planned = None, 0  # the plan that is followed, and by how many images
     for source, target in jobs:
         try:
@@ -95,13 +96,6 @@ def _apart(
     if twice:
         raise UsageError(f"{twice[0]}: two images would be written here; rename one or restore them apart")
     return list(zip(sources, targets, strict=True))
-
-
-def _make_folder(folder: pathlib.Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise R1JaxError(f"-o {folder}: cannot be made: {error.strerror}") from None
 
 
 def _enlarged(alpha: Any, upscale: int) -> Any:

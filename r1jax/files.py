@@ -1,9 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and their folders."""
 
 import contextlib
 import os
 import pathlib
 import secrets
+
+from r1jax.errors import R1JaxError
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -33,3 +35,15 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
         if isinstance(error, OSError):  # the temporary name would tell the user nothing
             error.filename = os.fspath(path)
         raise
+
+
+def make_folder(folder: pathlib.Path) -> None:
+    """Makes a folder and those above it; it may be there.
+
+    Raises:
+      R1JaxError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise R1JaxError(f"{folder}: cannot be made: {error.strerror}") from None

@@ -1,20 +1,21 @@
 """`r1jax synth`: a folder of degraded photos by the MiO100 protocol, with a record of how each came about.
 
-    DIR/clean/PHOTO.png
-    DIR/MIX/PHOTO.png          low-resolution mixes too are stored at the photo's size
-    DIR/records.jsonl          one object an image: photo, mix, operations with their parameters, seed, sha256
+DIR/clean/PHOTO.png
+DIR/MIX/PHOTO.png          low-resolution mixes too are stored at the photo's size
+DIR/records.jsonl          one object an image: photo, mix, operations with their parameters, seed, sha256
 """
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from r1jax.degradations.dataset import NamedPhoto, benchmark_seed, load_photos
 from r1jax.degradations.depth import read_depth
 from r1jax.degradations.mixes import degrade, mix_name, parse_mixes
-from r1jax.errors import R1JaxError, UsageError
-from r1jax.files import write_whole
+from r1jax.errors import UsageError
+from r1jax.files import make_folder, write_whole
 from r1jax.images.io import write_image
 
 
@@ -47,8 +48,9 @@ def synthesise(
     if depth_folder:  # all of them first: nothing half-written is to stay behind
         for photo in loaded:
             _depth(depth_folder, photo.name, photo.pixels.shape[:2])
-    _make_folders([output / "clean", *(output / folder_name(mix_name(mix)) for mix in parsed)])
-    lines = []
+    for name in ("clean", *(folder_name(mix_name(mix)) for mix in parsed)):
+        make_folder(output / name)
+    records = []
     for photo in loaded:
         clean = _divisible(photo)
         write_image(output / "clean" / f"{photo.name}.png", clean, overwrite=True)
@@ -57,9 +59,23 @@ def synthesise(
             name = mix_name(mix)
             result = degrade(clean, mix, benchmark_seed(seed, photo.name, mix), depth)
             write_image(output / folder_name(name) / f"{photo.name}.png", result.image, overwrite=True)
-            lines.append(json.dumps({"photo": photo.name, **result.record}) + "\n")
-    write_whole(output / "records.jsonl", "".join(lines))
+            records.append({"photo": photo.name, **result.record})
+    write_whole(output / "records.jsonl", "".join(json.dumps(row) + "\n" for row in records + _others(output, records)))
     return len(loaded) * len(parsed)
+
+
+def _others(output: pathlib.Path, written: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the records of an earlier run whose image is still there, beside the clean photo that it was made from."""
+    path, new = output / "records.jsonl", {(row["photo"], row["mix"]) for row in written}
+    clean = {row["photo"]: row["sha256_in"] for row in written}
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [
+        row
+        for row in rows
+        if (row["photo"], row["mix"]) not in new
+        and clean.get(row["photo"], row["sha256_in"]) == row["sha256_in"]
+        and (output / folder_name(row["mix"]) / f"{row['photo']}.png").is_file()
+    ]
 
 
 def folder_name(mix: str) -> str:
@@ -71,14 +87,6 @@ def _divisible(photo: NamedPhoto) -> np.ndarray:
     """Crops to multiples of 4, so that low resolution is exactly a quarter."""
     height, width = (max(side - side % 4, 1) for side in photo.pixels.shape[:2])
     return np.ascontiguousarray(photo.pixels[:height, :width])
-
-
-def _make_folders(folders: list[pathlib.Path]) -> None:
-    try:
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise R1JaxError(f"{folder}: cannot be made: {error.strerror}") from None
 
 
 def _depth(folder: str | None, name: str, shape: tuple[int, int]) -> np.ndarray | None:

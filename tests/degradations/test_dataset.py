@@ -59,6 +59,7 @@ def test_synth_writes_images_and_records(tmp_path):
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert len(records) == 24 and len(list((out / "motion_blur+noise").glob("*.png"))) == 12
     record = records[0]
+    record_seed = next(row["seed"] for row in records if row["mix"] == "motion blur+noise")
     image = read_image(out / record["mix"].replace(" ", "_") / f"{record['photo']}.png").pixels
     clean = read_image(out / "clean" / f"{record['photo']}.png").pixels
     from r1jax.degradations.mixes import _sha
@@ -66,6 +67,10 @@ def test_synth_writes_images_and_records(tmp_path):
     assert (_sha(image), _sha(clean)) == (record["sha256_out"], record["sha256_in"])
     with pytest.raises(UsageError, match="--overwrite"):
         synthesise("builtin:test", out, "jpeg")
+    synthesise("builtin:test", out, "jpeg,noise", seed=2, overwrite=True)
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert [(row["mix"], row["seed"]) for row in records].count(("motion blur+noise", record_seed)) == 1
+    assert {row["mix"] for row in records} == {"jpeg", "noise", "motion blur+noise"} and len(records) == 36
     with pytest.raises(R1JaxError, match="cannot be made"):
         synthesise("builtin:test", out / "records.jsonl" / "x", "jpeg")
     with pytest.raises(ImageError, match="depth map"):
