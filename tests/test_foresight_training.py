@@ -12,7 +12,6 @@ from launch_scripts import load
 from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree, write_tree
-from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
 from r1jax.weights.recorded import versions
@@ -26,14 +25,14 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(script, tmp_path_factory):
     """Trees of one call, where tool k adds its own direction to the statistics and raises the score by k / 10."""
     folder, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
-    effects = rng.normal(size=(TOOLS, NUM_STATISTICS)) / 4
-    width = encoder("lite_statistics").num_features
+    width, num_statistics = encoder("lite_statistics").num_features, script.scorer_net().num_statistics
+    effects = rng.normal(size=(TOOLS, num_statistics)) / 4
     for index in range(IMAGES):
         features = rng.normal(size=(1 + TOOLS, width)) / 4
-        features[1:, -NUM_STATISTICS:] = features[0, -NUM_STATISTICS:] + effects
+        features[1:, -num_statistics:] = features[0, -num_statistics:] + effects
         scores = np.concatenate([[2.0], 2 + np.arange(TOOLS) / 10])
         write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
     tools = {f"tool{k}": "" for k in range(TOOLS)}
@@ -75,7 +74,8 @@ def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, 
     assert tree.features.shape == (len(source.scores), frozen.num_features)
     np.testing.assert_array_equal(tree.scores, source.scores)
     net, _ = load_module(script.weight_file("foresight"))
-    wanted = net(script.scorer_net(), source.features[source.roots, -NUM_STATISTICS:].astype(np.float32))
+    quality = script.scorer_net()
+    wanted = net(quality, source.features[source.roots, -quality.num_statistics :].astype(np.float32))
     # Photos that no member learned from: the mean of all.
     np.testing.assert_allclose(tree.features[tree.roots], wanted, atol=0.02)
     assert not np.delete(tree.features, tree.roots, axis=0).any()  # after the only call no decision is made

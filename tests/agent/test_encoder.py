@@ -10,10 +10,10 @@ from r1jax.degradations.dataset import load_photos
 from r1jax.degradations.mixes import degrade
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.images.convert import to_float, to_uint8
-from r1jax.nets.scene_statistics import NUM_STATISTICS
 from r1jax.reward.lite import lite_scorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
+from r1jax.weights import load_module, weight_file
 from r1jax.weights.cache import pull
 from r1jax.weights.catalogue import entries
 
@@ -52,8 +52,9 @@ def test_lite_scorer_tells_a_photo_from_its_degraded_versions():
 
 def test_lite_statistics_are_the_scorers_features_and_more():
     small, large = encoder("lite_scorer"), encoder("lite_statistics")
+    module, _ = load_module(weight_file("scorer"))
     features = jax.jit(large.apply)(large.params, photo())
-    assert features.shape == (1, large.num_features) == (1, small.num_features + NUM_STATISTICS)
+    assert features.shape == (1, large.num_features) == (1, small.num_features + module.num_statistics)
     np.testing.assert_allclose(features[:, : small.num_features], small.apply(small.params, photo()), atol=1e-4)
     assert large.version == small.version
 
