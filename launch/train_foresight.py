@@ -44,10 +44,13 @@ class Moves(NamedTuple):
     """The expanded states of a tree and what each tool makes of them; statistics are standardised by the scorer."""
 
     seen: np.ndarray  # [n, f] what the scorer's heads say, and the statistics
-    statistics: np.ndarray  # [n, s] the latter alone
     after: np.ndarray  # [n, k, s] statistics, as stored
     gain: np.ndarray  # [n, k] in score
     photo: np.ndarray  # [n] names
+
+    @property
+    def statistics(self) -> np.ndarray:
+        return self.seen[:, -self.after.shape[-1] :]
 
 
 def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> None:
@@ -66,8 +69,8 @@ def read_moves(folder: str) -> Moves:
     children = tree.children[expanded]
     photos = np.array(tree.photos)[np.searchsorted(tree.roots, expanded, side="right") - 1]
     gain = tree.scores[children] - tree.scores[expanded][:, None]
-    seen, after, last = tree.features[expanded].astype(np.float32), tree.features[children], -scorer_net().num_statistics
-    return Moves(seen, seen[:, last:], after[..., last:], gain, photos)
+    after = tree.features[children][..., -scorer_net().num_statistics :]
+    return Moves(tree.features[expanded].astype(np.float32), after, gain, photos)
 
 
 def scorer_net() -> QualityNet:
