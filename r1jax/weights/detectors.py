@@ -190,3 +190,8 @@ def clip_vision(s: Shapes) -> dict[str, Any]:
         "image_size": patch * math.isqrt(positions - 1),
         "patch_size": patch,
     }
+
+
+@detector("efficientnet_lite", "_conv_stem.weight", "_blocks.0._depthwise_conv.weight", "_conv_head.weight", "_fc.weight")
+def efficientnet_lite(s: Shapes) -> dict[str, Any]:
+    return {}
