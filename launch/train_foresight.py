@@ -1,14 +1,16 @@
 """Trains the model of what each lite tool does to an image's statistics and score, and puts it into the package.
 
-    python launch/train_foresight.py train trees/wide
+    python launch/train_foresight.py train trees/wide --labelled runs/lite_scorer/data1 runs/lite_scorer/data2
     python launch/train_foresight.py encode trees/wide -o trees/wide_foresight --apart
     python launch/train_foresight.py check trees/statistics_A trees/statistics_B trees/statistics_C --update-card
 
-The trees are built with --agent.encoder=lite_statistics. Each member learns from all photos but its share. `encode` writes
-a tree as if it had been built with --agent.encoder=lite_foresight; with --apart each photo is seen by the member that did
-not learn from it, so that an agent trained on it meets the errors that it will meet on other photos. States that nothing
-follows, the last level's and those that a beam left out, have zeros: no decision is made there. `train` continues where it
-stopped; with other settings it needs another --run.
+The trees are built with --agent.encoder=lite_statistics. Images that the scorer learned from (`launch/train_lite_scorer.py
+label`) are states too, of far more crops, with one tool tried on each. Each member learns from all photos but its share.
+`encode` writes a tree as if it had been built with --agent.encoder=lite_foresight (with --beside, lite_foresight+
+lite_statistics); with --apart each photo is seen by the member that did not learn from it, so that an agent trained on it
+meets the errors that it will meet on other photos. What is foreseen of states that nothing follows, the last level's and
+those that a beam left out, is zeros: no decision is made there. `train` continues where it stopped; with other settings it
+needs another --run.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +31,8 @@ from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
 from r1jax.nets.foresight_net import ForesightNet
-from r1jax.nets.quality_net import LEVELS, QualityNet
+from r1jax.nets.quality_net import LEVELS, QualityNet, expected_score
+from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
@@ -41,11 +44,12 @@ _BLOCK = 64  # states foreseen at once
 
 
 class Moves(NamedTuple):
-    """The expanded states of a tree and what each tool makes of them; statistics are standardised by the scorer."""
+    """States and what k tools make of each; statistics are standardised by the scorer."""
 
     seen: np.ndarray  # [n, f] what the scorer's heads say, and the statistics
     after: np.ndarray  # [n, k, s] statistics, as stored
     gain: np.ndarray  # [n, k] in score
+    tools: np.ndarray  # [n, k] which tools, by number
     photo: np.ndarray  # [n] names
 
     @property
@@ -62,7 +66,7 @@ def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> N
 
 
 def read_moves(folder: str) -> Moves:
-    """Returns the states of a tree that were gone on from."""
+    """Returns the states of a tree that were gone on from, with all tools."""
     tree = load_training_tree(folder)
     require_statistics(tree.meta, folder)
     expanded = np.flatnonzero(tree.expanded)
@@ -70,7 +74,33 @@ def read_moves(folder: str) -> Moves:
     photos = np.array(tree.photos)[np.searchsorted(tree.roots, expanded, side="right") - 1]
     gain = tree.scores[children] - tree.scores[expanded][:, None]
     after = tree.features[children][..., -scorer_net().num_statistics :]
-    return Moves(tree.features[expanded].astype(np.float32), after, gain, photos)
+    tools = np.broadcast_to(np.arange(gain.shape[1]), gain.shape)
+    return Moves(tree.features[expanded].astype(np.float32), after, gain, tools, photos)
+
+
+def read_labelled(folder: str) -> Moves:
+    """Returns the labelled images that a tool was tried on, with that tool alone."""
+    quality, found = scorer_net(), []
+
+    @jax.jit
+    def look(statistics: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = quality.standardised(statistics)
+        heads = quality.heads(x)
+        return jnp.concatenate([*heads, x], -1), expected_score(heads.levels)
+
+    for shard in labelled_statistics([pathlib.Path(folder)], quality):
+        if "tools" not in shard:
+            raise UsageError(f"{folder}: its images do not say which tool made them; label them anew")
+        seen, score = map(np.asarray, look(shard["statistics"]))
+        rows = np.flatnonzero(shard["tools"] != NO_TOOL)
+        after = seen[rows, None, -quality.num_statistics :].astype(np.float16)
+        gain = (score[rows] - score[rows - 1])[:, None]
+        found.append(Moves(seen[rows - 1].astype(np.float16), after, gain, shard["tools"][rows, None], shard["photo"][rows]))
+    return joined(found)
+
+
+def joined(moves: Sequence[Moves]) -> Moves:
+    return Moves(*(np.concatenate(column) for column in zip(*moves, strict=True)))
 
 
 def scorer_net() -> QualityNet:
@@ -83,8 +113,8 @@ def scorer_net() -> QualityNet:
 
 
 def train(args: argparse.Namespace) -> None:
-    found = [read_moves(folder) for folder in args.trees]
-    moves = Moves(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    moves = joined([read_moves(folder) for folder in args.trees])
+    sources = [moves, *([joined([read_labelled(folder) for folder in args.labelled])] if args.labelled else [])]
     num_states, num_tools = moves.gain.shape
     config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_statistics": moves.statistics.shape[1]}
     config |= {"num_members": args.members, "rank": args.rank}
@@ -93,23 +123,36 @@ def train(args: argparse.Namespace) -> None:
     net.scale.set_value(jnp.asarray(1 / (moves.seen.std(0) + 1e-3)))
     basis = directions(moves, args.rank, np.random.default_rng(args.seed))
     net.basis.set_value(jnp.asarray(basis))
-    folds = {photo: i % args.members for i, photo in enumerate(shuffled(np.unique(moves.photo), args.seed))}
-    fold = np.array([folds[photo] for photo in moves.photo])
-    lessons = [np.flatnonzero(fold != member) for member in range(args.members)]
+    names = np.unique(np.concatenate([np.unique(source.photo) for source in sources]))
+    folds = {photo: i % args.members for i, photo in enumerate(shuffled(names, args.seed))}
     coordinates = basis.T / (basis**2).sum(1)  # of an orthogonal basis
+    lessons = []
+    for source in sources:
+        fold = np.array([folds[photo] for photo in source.photo])
+        lessons.append([np.flatnonzero(fold != member) for member in range(args.members)])
+        for member, lesson in enumerate(lessons[-1]):
+            if not len(lesson):
+                raise UsageError(f"--members={args.members}: member {member} would learn from no photo; use more photos")
 
     def batch_at(step: int) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([args.seed, step])
-        rows = np.stack([rng.choice(lesson, args.batch) for lesson in lessons])
-        change = (moves.after[rows] - moves.statistics[rows][:, :, None]) @ coordinates
-        return moves.statistics[rows], change.astype(np.float32), moves.gain[rows]
+        batch: list[np.ndarray] = []
+        for source, lesson, size in zip(sources, lessons, (args.batch, args.labelled_batch), strict=False):
+            rows = np.stack([rng.choice(of_member, size) for of_member in lesson])
+            before = source.statistics[rows].astype(np.float32)
+            change = (source.after[rows] - before[:, :, None]) @ coordinates
+            batch += [before, change.astype(np.float32), source.gain[rows], source.tools[rows].astype(np.int32)]
+        return tuple(batch)
 
-    steps = round(args.epochs * num_states * (1 - 1 / args.members) / args.batch)
-    schedule = FitConfig(steps, args.batch, args.learning_rate, warmup=min(50, steps // 4), checkpoint_every=500)
-    settings = {key: getattr(args, key) for key in ("members", "rank", "epochs", "batch", "learning_rate", "seed")}
+    schedule = FitConfig(args.steps, args.batch, args.learning_rate, warmup=min(50, args.steps // 4), checkpoint_every=500)
+    settings = {key: getattr(args, key) for key in ("members", "rank", "steps", "batch", "learning_rate", "seed")}
+    settings |= {"trees": [pathlib.Path(folder).name for folder in args.trees], "states": num_states}
+    if args.labelled:
+        settings |= {"labelled": [pathlib.Path(folder).name for folder in args.labelled]}
+        settings |= {"labelled_batch": args.labelled_batch, "labelled_states": len(sources[1].gain)}
+    settings["gains"] = digest([source.gain for source in sources])
+    training = {"settings": settings, "photos": folds}
     scorer = sha256_of(weight_file("scorer"))
-    settings |= {"trees": [pathlib.Path(folder).name for folder in args.trees], "gains": digest(moves.gain)}
-    training = {"settings": settings | {"states": num_states, "steps": steps}, "photos": folds}
     run = pathlib.Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
@@ -136,15 +179,16 @@ def make_loss(quality: QualityNet) -> Any:
     """Returns the loss of all members: squared errors of changes along the basis, of both gains, and of their mean."""
     graph, params = nnx.split(quality)
 
-    def loss(net: ForesightNet, statistics: jax.Array, change: jax.Array, gain: jax.Array) -> jax.Array:
+    def loss(net: ForesightNet, *batch: jax.Array) -> jax.Array:
         scorer = nnx.merge(graph, params)
 
-        def of_member(member: Any, statistics: jax.Array, change: jax.Array, gain: jax.Array) -> jax.Array:
-            imagined = net.imagine(member, scorer, scorer.heads(statistics), statistics)
+        def of_member(member: Any, statistics: jax.Array, change: jax.Array, gain: jax.Array, tools: jax.Array) -> jax.Array:
+            imagined = net.imagine(member, scorer, scorer.heads(statistics), statistics, tools)
             gains = (imagined.direct, imagined.through, imagined.gain)
             return ((imagined.change - change) ** 2).mean() + 3 * sum(((found - gain) ** 2).mean() for found in gains)
 
-        return jax.vmap(of_member)(net.members(), statistics, change, gain).mean()
+        sources = (batch[start : start + 4] for start in range(0, len(batch), 4))
+        return sum(jax.vmap(of_member)(net.members(), *source).mean() for source in sources)
 
     return loss
 
@@ -158,8 +202,9 @@ def encode(args: argparse.Namespace) -> None:
     require_statistics(meta, source)
     net, about = load_module(weight_file("foresight"))
     folds, quality = about["training"]["photos"], scorer_net()
-    meta["encoder"], meta["apart"] = describe_encoder("lite_foresight"), args.apart
-    meta["config"]["agent"]["encoder"] = "lite_foresight"
+    encoder = "lite_foresight+lite_statistics" if args.beside else "lite_foresight"
+    meta["encoder"], meta["apart"] = describe_encoder(encoder), args.apart
+    meta["config"]["agent"]["encoder"] = encoder
     claim_tree(target, meta)
     by_member = jax.jit(lambda statistics: net.by_member(quality, statistics).swapaxes(0, 1))
     for index, image in enumerate(meta["images"]):
@@ -177,6 +222,8 @@ def encode(args: argparse.Namespace) -> None:
         apart = folds.get(image["photo"]) if args.apart else None
         features = np.zeros((len(states), found.shape[-1]), meta["dtype"])
         features[asked] = found.mean(1) if apart is None else found[:, apart]
+        if args.beside:
+            features = np.concatenate([features, tree.features], -1)
         write_tree(path, dataclasses.replace(tree, features=features))
 
 
@@ -222,12 +269,15 @@ def main() -> None:
     parser.add_argument("trees", nargs="+", metavar="TREE")
     parser.add_argument("-o", "--out", help="train, check: weight file (the shipped one); encode: folder of the new tree")
     parser.add_argument("--apart", action="store_true", help="encode: each photo by the member that never saw it")
+    parser.add_argument("--beside", action="store_true", help="encode: keep the statistics, for an agent that sees both")
     parser.add_argument("--update-card", action="store_true", help="check: write the figures beside the model card")
     parser.add_argument("--run", default="runs/foresight", help="train: folder of checkpoints and log")
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--rank", type=int, default=200)
-    parser.add_argument("--epochs", type=float, default=15)
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--labelled", nargs="+", default=[], metavar="DIR", help="train: folders of labelled images, too")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=192, help="states of trees, of each of which all tools are known")
+    parser.add_argument("--labelled-batch", type=int, default=512, help="labelled images, with one tool each")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -14,8 +14,7 @@ import argparse
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -23,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.stats
-from flax import nnx
 
 from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes, random_crop
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
@@ -37,6 +35,7 @@ from r1jax.reward.lite import LiteScorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.claims import SETTINGS_FILE, claim_settings
+from r1jax.training.labelled import GROUP, NO_TOOL, labelled_statistics, shards_of
 from r1jax.training.supervised import FitConfig, fit, natural_order
 from r1jax.weights import save_module, weight_file
 from r1jax.weights.files import flat_state, update_module
@@ -44,7 +43,6 @@ from r1jax.weights.published import load_published
 from r1jax.weights.recorded import digest, sha256_of
 
 KINDS = list(OPERATIONS)
-GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
 CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4}
 # The value of each metric that maps to 1 and to 5.
 CALIBRATION = {"psnr_y": (12.0, 38.0), "ms_ssim": (0.0, 2.0), "fsim": (0.2, 1.7)}
@@ -83,6 +81,16 @@ def random_mix(rng: np.random.Generator) -> Mix:
             return mix
 
 
+class Group(NamedTuple):
+    """Images of one crop, and what is known of each."""
+
+    images: np.ndarray  # uint8 [8, h, w, 3]
+    kinds: np.ndarray  # int8 [8, 8] which degradations it carries, -1: unknown
+    origins: np.ndarray  # int8 [8] 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool
+    tools: np.ndarray  # int8 [8] which lite tool made it of the image before it, NO_TOOL: none
+    photo: np.ndarray  # [8] its name
+
+
 class StateMaker:
     """Makes the images of one group with the lite tools."""
 
@@ -91,14 +99,12 @@ class StateMaker:
         self.box = toolbox("lite")
         self.tools = [jax.jit(lambda p, x, tool=tool: quantise(tool.apply(p, x))) for tool in self.box.tools]
 
-    def group(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns (images uint8 [8, h, w, 3], kinds [8, 8] with -1 for unknown, origin [8]).
-
-        origin: 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool. A share `singles` of the groups has one
-        degradation an image and no tools: within one degradation, labels differ by little, and by content.
-        """
-        clean = self.clean_crop(rng)
-        images, kinds, origins = [clean], [np.zeros(len(KINDS))], [0]
+    def group(self, rng: np.random.Generator) -> Group:
+        """Makes a group. A share `singles` of them has one degradation an image and no tools: within one degradation,
+        labels differ by little, and by content."""
+        photo = self.photos[rng.integers(len(self.photos))]
+        clean = self.clean_crop(photo.pixels, rng)
+        images, kinds, origins, tools = [clean], [np.zeros(len(KINDS))], [0], [NO_TOOL]
         singles = rng.permutation(KINDS)[: GROUP - 1].tolist() if self.singles and rng.random() < self.singles else []
         while len(images) < GROUP:
             mix = (singles[len(images) - 1],) if singles else random_mix(rng)
@@ -106,17 +112,19 @@ class StateMaker:
             images.append(image)
             kinds.append(np.array([key in mix for key in KINDS], float))
             origins.append(1)
+            tools.append(NO_TOOL)
             if singles:
                 continue
-            for state, origin in self.chain(image, mix, rng)[: GROUP - len(images)]:
+            for state, origin, action in self.chain(image, mix, rng)[: GROUP - len(images)]:
                 images.append(state)
                 kinds.append(np.full(len(KINDS), -1.0))
                 origins.append(origin)
-        return np.stack(images), np.stack(kinds).astype(np.int8), np.array(origins, np.int8)
+                tools.append(action)
+        numbers = (np.array(column, np.int8) for column in (np.stack(kinds), origins, tools))
+        return Group(np.stack(images), *numbers, np.full(GROUP, photo.name))
 
-    def clean_crop(self, rng: np.random.Generator) -> np.ndarray:
+    def clean_crop(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns a crop of a photo, at another sharpness, tone and quality of its file: what people's photos differ in."""
-        pixels = self.photos[rng.integers(len(self.photos))].pixels
         if not self.vary:
             return random_crop(pixels, self.crop, rng)
         short = min(pixels.shape[:2])
@@ -129,8 +137,8 @@ class StateMaker:
             clean = to_uint8(tone.astype(np.float32))
         return compress_jpeg(clean, int(rng.integers(75, 97))) if rng.random() < 0.4 else clean
 
-    def chain(self, image: np.ndarray, mix: Mix, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
-        """Returns the states of one to three tool calls, right ones (last degradation first) mixed with random ones."""
+    def chain(self, image: np.ndarray, mix: Mix, rng: np.random.Generator) -> list[tuple[np.ndarray, int, int]]:
+        """Returns (state, origin, tool) of one to three calls, right ones (last degradation first) and random ones."""
         right = [list(LITE_TOOLS).index(n) for key in reversed(mix) for n, t in LITE_TOOLS.items() if t.degradation == key]
         states, origin, x = [], 2, to_float(image)[None]
         for _ in range(rng.integers(1, 4)):
@@ -139,7 +147,7 @@ class StateMaker:
             else:
                 action, origin = int(rng.integers(len(self.box))), 3
             x = np.asarray(self.tools[action](self.box.params[action], x))
-            states.append((to_uint8(x[0]), origin))
+            states.append((to_uint8(x[0]), origin, action))
         return states
 
 
@@ -154,10 +162,10 @@ def make_labels(args: argparse.Namespace) -> None:
         if path.exists():
             continue
         groups = [maker.group(np.random.default_rng([args.seed, shard, i])) for i in range(per_shard)]
-        images, kinds, origins = (np.concatenate(column) for column in zip(*groups, strict=True))
-        metrics = full_reference(images, np.repeat(images[::GROUP], GROUP, 0))
+        rows = Group(*(np.concatenate(column) for column in zip(*groups, strict=True)))
+        metrics = full_reference(rows.images, np.repeat(rows.images[::GROUP], GROUP, 0))
         partial = path.with_suffix(".tmp.npz")
-        np.savez(partial, images=images, kinds=kinds, origins=origins, **metrics)
+        np.savez(partial, **rows._asdict(), **metrics)
         partial.replace(path)
 
 
@@ -168,11 +176,6 @@ def claim_labels(folder: pathlib.Path, args: argparse.Namespace, photos: list[Na
     settings["tools_sha256"] = {name: sha256_of(weight_file(name)) for name in LITE_TOOLS}
     settings["photos"] = photo_hashes(photos)
     claim_settings(folder, settings, begun=bool(shards_of(folder)), option="--data")
-
-
-def shards_of(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the complete shards of a folder: a kill leaves a partial 00012.tmp.npz."""
-    return sorted(folder.glob("[0-9]" * 5 + ".npz"))
 
 
 def photos_of(folder: pathlib.Path) -> dict[str, str]:
@@ -197,8 +200,9 @@ def train_scorer(args: argparse.Namespace) -> None:
     net = create("quality_net", seed=args.seed, **config)
     if args.stages:
         fill_trunk(net)
-    shards = list(labelled_statistics([path for folder in folders for path in shards_of(folder)], net))
-    data = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0] if shards}
+    shards = list(labelled_statistics(folders, net))
+    needed = (*CALIBRATION, "kinds", "origins", "statistics")
+    data = {key: np.concatenate([shard[key] for shard in shards]) for key in needed}
     labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
     classes = class_of(data["kinds"], data["origins"])
     kinds = data["kinds"].astype(np.float32)
@@ -237,20 +241,6 @@ def fill_trunk(net: QualityNet) -> None:
     published, needed = flat_state(load_published("efficientnet-lite0")), flat_state(net.trunk)
     # Statistics are taken with the values that the weight file will hold.
     update_module(net.trunk, {name: published[name].astype(np.float16) for name in needed})
-
-
-def labelled_statistics(paths: Sequence[pathlib.Path], net: QualityNet) -> Iterator[dict[str, np.ndarray]]:
-    """Yields shards with their images' statistics in their place; these are kept beside them, for nets that see as much."""
-    graph, params = nnx.split(net)
-    statistics = jax.jit(lambda params, x: nnx.merge(graph, params).statistics(x))
-    for path in paths:
-        shard, cached = np.load(path), path.with_suffix(f".{net.num_statistics}.npy")
-        if not cached.exists():
-            images, partial = shard["images"], path.with_suffix(".tmp.npy")
-            blocks = [to_float(images[i : i + 16]) for i in range(0, len(images), 16)]
-            np.save(partial, np.concatenate([np.asarray(statistics(params, block)) for block in blocks]))
-            partial.replace(cached)
-        yield {key: shard[key] for key in shard if key != "images"} | {"statistics": np.load(cached)}
 
 
 def class_of(kinds: np.ndarray, origins: np.ndarray) -> np.ndarray:
@@ -308,7 +298,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         report[key] = {"spearman": round(float(rank), 3), "clean_wins": round(float((clean_scores > scores).mean()), 3)}
     maker = StateMaker(photos, args.crop)
     groups = [maker.group(np.random.default_rng([args.seed, 99, i])) for i in range(2 * len(photos))]
-    images, _, origins = (np.concatenate(column) for column in zip(*groups, strict=True))
+    images, _, origins, *_ = (np.concatenate(column) for column in zip(*groups, strict=True))
     scores, labels = scorer.score(images), label_of(images, np.repeat(images[::GROUP], GROUP, 0))
     parts = {"pooled": origins >= 1, "degraded": origins == 1, "right tools": origins == 2, "wrong tools": origins == 3}
     report["spearman"] = {

@@ -12,6 +12,7 @@ from launch_scripts import load
 from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree, write_tree
+from r1jax.nets.quality_net import expected_score
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
 from r1jax.weights.recorded import versions
@@ -26,14 +27,14 @@ def script():
 
 @pytest.fixture(scope="module")
 def folder(script, tmp_path_factory):
-    """Trees of one call, where tool k adds its own direction to the statistics and raises the score by k / 10."""
-    folder, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
-    width, num_statistics = encoder("lite_statistics").num_features, script.scorer_net().num_statistics
-    effects = rng.normal(size=(TOOLS, num_statistics)) / 4
+    """Trees of one call, where tool k adds its own direction to the statistics."""
+    folder, rng, quality = tmp_path_factory.mktemp("tree"), np.random.default_rng(0), script.scorer_net()
+    effects = rng.normal(size=(TOOLS, quality.num_statistics)) / 4
     for index in range(IMAGES):
-        features = rng.normal(size=(1 + TOOLS, width)) / 4
-        features[1:, -num_statistics:] = features[0, -num_statistics:] + effects
-        scores = np.concatenate([[2.0], 2 + np.arange(TOOLS) / 10])
+        before = rng.normal(size=(1, quality.num_statistics)) / 4
+        statistics = np.concatenate([before, before + effects])
+        heads = quality.heads(statistics)
+        features, scores = np.concatenate([*heads, statistics], -1), np.asarray(expected_score(heads.levels))
         write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
     tools = {f"tool{k}": "" for k in range(TOOLS)}
     meta = {"name": "x", "encoder": describe_encoder("lite_statistics"), "scorer": "lite", "tools": tools, "seed": 0}
@@ -50,7 +51,7 @@ def run(script, monkeypatch, *arguments):
 
 
 def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(script, folder, tmp_path, monkeypatch):
-    weights, fast = tmp_path / "foresight.safetensors", ("--members=2", "--rank=8", "--batch=8", "--epochs=100")
+    weights, fast = tmp_path / "foresight.safetensors", ("--members=2", "--rank=8", "--batch=8", "--steps=100")
     run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     net, about = load_module(weights)
@@ -65,6 +66,35 @@ def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(scr
         run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast, "--seed=1")
     with pytest.raises(R1JaxError, match="was trained on the photo photo0"):
         run(script, monkeypatch, "check", folder, "-o", weights)
+
+
+def test_labelled_images_are_states_with_one_tool(script, folder, tmp_path, monkeypatch):
+    labelled, quality, rng = tmp_path / "labelled", script.scorer_net(), np.random.default_rng(1)
+    train = ("train", folder, "--labelled", labelled, "--run", tmp_path / "run", "-o", tmp_path / "foresight.safetensors")
+    labelled.mkdir()
+    with pytest.raises(UsageError, match="labelled: holds no labelled images"):
+        run(script, monkeypatch, *train)
+    statistics = quality.mean[...] + quality.scale[...] * rng.normal(size=(8, quality.num_statistics)) / 4
+    np.save(labelled / f"00000.{quality.num_statistics}.npy", statistics)
+    np.savez(labelled / "00000.npz", photo=np.full(8, "other"))
+    with pytest.raises(UsageError, match="do not say which tool made them"):
+        run(script, monkeypatch, *train)
+    tools, photos = np.array([-1, -1, 3, 5, -1, 0, -1, -1], np.int8), np.array([f"other{i}" for i in range(8)])
+    np.savez(labelled / "00000.npz", photo=photos, tools=tools)
+    moves = script.read_labelled(labelled)
+    assert moves.tools.tolist() == [[3], [5], [0]]  # of the images 1, 2 and 4
+    heads = quality.heads(quality.standardised(statistics))
+    score = np.asarray(expected_score(heads.levels))
+    np.testing.assert_allclose(moves.gain[:, 0], score[[2, 3, 5]] - score[[1, 2, 4]], atol=1e-4)
+    np.testing.assert_allclose(moves.seen[1], np.concatenate([*heads, quality.standardised(statistics)], -1)[2], atol=0.01)
+    fast = ("--members=2", "--rank=8", "--batch=8", "--labelled-batch=4", "--steps=2")
+    run(script, monkeypatch, *train, *fast)
+    _, about = load_module(tmp_path / "foresight.safetensors")
+    assert about["training"]["settings"]["labelled_states"] == 3
+    assert {"photo0", "other2", "other3", "other5"} <= set(about["training"]["photos"])
+    np.savez(labelled / "00000.npz", photo=np.full(8, "other"), tools=tools)
+    with pytest.raises(UsageError, match=r"member [01] would learn from no photo"):
+        run(script, monkeypatch, *train, *fast, "--run", tmp_path / "another")
 
 
 def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, tmp_path, monkeypatch, capsys):
@@ -83,6 +113,14 @@ def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, 
     assert json.loads(capsys.readouterr().out)[folder.name]["states"] == IMAGES
     with pytest.raises(UsageError, match=r"build it with --agent\.encoder=lite_statistics"):
         run(script, monkeypatch, "encode", tmp_path, "-o", tmp_path / "again")
+
+
+def test_beside_keeps_the_statistics(script, folder, tmp_path, monkeypatch):
+    for name, also in (("alone", ()), ("both", ("--beside",))):
+        run(script, monkeypatch, "encode", folder, "-o", tmp_path / name, *also)
+    alone, both, source = (load_training_tree(path) for path in (tmp_path / "alone", tmp_path / "both", folder))
+    assert both.meta["encoder"] == describe_encoder("lite_foresight+lite_statistics")
+    np.testing.assert_array_equal(both.features, np.concatenate([alone.features, source.features], -1))
 
 
 def change_meta(folder, **changes):

@@ -88,7 +88,8 @@ def scorer_script(monkeypatch):
         def group(self, rng):
             images = rng.integers(0, 256, (script.GROUP, 8, 8, 3), np.uint8)
             kinds = np.zeros((script.GROUP, len(script.KINDS)), np.int8)
-            return images, kinds, np.arange(script.GROUP, dtype=np.int8) % 4
+            origins, tools = np.arange(script.GROUP, dtype=np.int8) % 4, np.full(script.GROUP, -1, np.int8)
+            return script.Group(images, kinds, origins, tools, np.full(script.GROUP, "photo"))
 
     def metrics(images, clean):
         psnr = np.linspace(15, 35, len(images), dtype=np.float32)

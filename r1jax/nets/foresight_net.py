@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from r1jax.nets.quality_net import Heads, QualityNet, expected_score
 from r1jax.nets.registry import register_net
@@ -106,15 +106,23 @@ class ForesightNet(nnx.Module):
         return {name: getattr(self, name)[...] for name in names}
 
     def imagine(
-        self, member: dict[str, Array], quality: QualityNet, heads: Heads, statistics: Float[Array, "b s"]
+        self,
+        member: dict[str, Array],
+        quality: QualityNet,
+        heads: Heads,
+        statistics: Float[Array, "b s"],
+        tools: Int[Array, "b k"] | None = None,
     ) -> Imagined:
-        """Returns what a member, one of `members`, expects of every tool."""
+        """Returns what a member, one of `members`, expects of every tool, or of those that are named."""
         seen = jnp.concatenate([*heads, statistics], -1)
         x = jnp.clip((seen - self.mean[...]) * self.scale[...], -_CLIP, _CLIP)
         x = jnp.tanh(x @ member["kernel1"] + member["bias1"])
         x = jnp.tanh(x @ member["kernel2"] + member["bias2"])
         direct = x @ member["kernel_gain"] + member["bias_gain"]
         change = (x @ member["kernel_change"] + member["bias_change"]).reshape(-1, self.num_tools, self.rank)
+        if tools is not None:
+            direct = jnp.take_along_axis(direct, tools, 1)
+            change = jnp.take_along_axis(change, tools[..., None], 1)
         after = quality.heads_after(statistics, change, self.basis[...])
         through = expected_score(after.levels) - expected_score(heads.levels)[:, None]
         return Imagined(change, direct, through, after)

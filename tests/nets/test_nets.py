@@ -128,6 +128,19 @@ def test_foresight_net_imagines_the_second_call_after_the_first():
     np.testing.assert_allclose(second, net(quality, after_second)[0, 5:7], atol=1e-3)
 
 
+def test_foresight_net_imagines_the_tools_that_are_asked_for():
+    quality = create("quality_net", hidden=16, width=8, num_experts=3)
+    sizes = {"num_inputs": 8 + 5 + 8 + 3 + NUM_STATISTICS, "num_statistics": NUM_STATISTICS}
+    net = create("foresight_net", num_tools=3, **sizes, rank=4, hidden=8, width=8, num_members=1)
+    net.basis.set_value(jnp.asarray(np.random.default_rng(0).normal(size=(4, NUM_STATISTICS)), jnp.float32))
+    statistics = jnp.asarray(np.random.default_rng(1).normal(size=(2, NUM_STATISTICS)), jnp.float32)
+    (member,) = [{name: x[0] for name, x in net.members().items()}]
+    every = net.imagine(member, quality, quality.heads(statistics), statistics)
+    asked = net.imagine(member, quality, quality.heads(statistics), statistics, jnp.array([[2, 0], [1, 1]]))
+    for found, whole in zip((asked.change, asked.gain), (every.change, every.gain), strict=True):
+        np.testing.assert_allclose(found, jnp.stack([whole[0, jnp.array([2, 0])], whole[1, jnp.array([1, 1])]]), atol=1e-5)
+
+
 def test_expected_score():
     logits = jnp.array([[100.0, 0, 0, 0, 0], [0, 0, 0, 0, 100.0], [0, 0, 0, 0, 0]])
     np.testing.assert_allclose(expected_score(logits), [5, 1, 3], atol=1e-5)
