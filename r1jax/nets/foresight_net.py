@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int
 
 from r1jax.nets.quality_net import Heads, QualityNet, expected_score
 from r1jax.nets.registry import register_net
-from r1jax.nets.scene_statistics import NUM_STATISTICS
 
 _CLIP = 5.0  # standard deviations that an input may stray
 
@@ -51,9 +50,9 @@ class ForesightNet(nnx.Module):
         self,
         num_tools: int,
         num_inputs: int,
-        num_statistics: int = NUM_STATISTICS,
+        num_statistics: int,
         rank: int = 200,
-        hidden: int = 768,
+        hidden: int = 640,
         width: int = 384,
         num_members: int = 3,
         *,
