@@ -326,7 +326,11 @@ def _evaluate_on_tree(args: argparse.Namespace, config: Any) -> int:
         raise UsageError(f"{given[0]}: has no meaning with --tree, whose images and planners are given")
     agent = load_agent(args.checkpoint, args.toolbox)
     rows = rows_on_tree(config, load_training_tree(args.tree), agent=agent)
-    print(json.dumps(rows) if args.json else table(rows))
+    if args.json:
+        print(json.dumps(rows))
+    else:
+        low, high = (rows[-1][f"eval/share/{end}"] for end in ("low", "high"))
+        print(f"{table(rows)}\n\nThe agent's share: 90% interval {low:.3f} to {high:.3f}, by drawing photos.")
     return 0
 
 

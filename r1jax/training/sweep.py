@@ -130,7 +130,8 @@ def _planner_rows(
 def rows_on_tree(
     config: Config, eval_tree: "TrainingTree", tree: "TrainingTree | None" = None, agent: Agent | None = None
 ) -> list[dict[str, Any]]:
-    """Returns a row of the table for each planner that needs no training, and for an agent.
+    """Returns a row of the table for each planner that needs no training, and for an agent, with the 90% bootstrap interval
+    of its share over photos.
 
     Args:
       config: its environment is used, or the agent's own.
@@ -148,7 +149,11 @@ def rows_on_tree(
     figures = dict(evaluation.planners(tree)) | ({"agent": evaluation(agent)} if agent else {})
     named = {name: {f"eval/{key}": value for key, value in values.items()} for name, values in figures.items()}
     empty: dict[str, Any] = {"run": "", "status": "planner", "runs": 0} | {f"{name}/interval": None for name in COLUMNS}
-    return [{"variant": name} | empty | values for name, values in named.items()]
+    rows = [{"variant": name} | empty | values for name, values in named.items()]
+    if agent:
+        low, _, high = evaluation.share_interval(agent)
+        rows[-1] |= {"eval/share/low": low, "eval/share/high": high}
+    return rows
 
 
 def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequence[Mapping[str, Any]]) -> None:

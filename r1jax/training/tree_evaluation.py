@@ -9,7 +9,7 @@ from jaxtyping import Int
 from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
 from r1jax.errors import UsageError
-from r1jax.evaluation.statistics import group_mean, made_worse
+from r1jax.evaluation.statistics import Interval, group_mean, made_worse, paired_interval
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import TrainingTree, reached
 
@@ -34,9 +34,18 @@ class TreeEvaluation:
 
     def __call__(self, agent: Agent) -> dict[str, float]:
         """Returns gains, worse (share of images scored below the input), calls, and the share of the best possible gain."""
+        return self._figures(*self._follow(agent))
+
+    def share_interval(self, agent: Agent) -> Interval:
+        """Returns an agent's share of the best possible gain with its 90% bootstrap interval over photos."""
+        tree, (final, _) = self._tree, self._follow(agent)
+        return paired_interval(tree.scores[final], tree.scores[tree.roots], tree.mixes, tree.photos, self._best)
+
+    def _follow(self, agent: Agent) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
+        """Returns the states that an agent ends in, and its calls."""
         roots = self._tree.roots
         trajectory = self._rollout(agent.params, *self._frozen, roots, np.arange(len(roots)), jax.random.key(0))
-        return self._figures(np.asarray(trajectory.image), np.asarray(trajectory.valid).sum(0))
+        return np.asarray(trajectory.image), np.asarray(trajectory.valid).sum(0)
 
     def planners(self, training: TrainingTree | None = None) -> Mapping[str, dict[str, float]]:
         """Returns the same figures for what needs no training, by the names that `r1jax evaluate` gives them.
