@@ -8,6 +8,7 @@ each decision that there can be, however many episodes make it. `tree_build.py` 
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -84,8 +85,35 @@ class Points(NamedTuple):
     state: Int[Array, " r_p"]  # that a decision is made in
     record: Int[Array, "p T"]
     step: Int[Array, " p"]
-    action_value: Float[Array, "r_p a"]  # the return of each action if the best ones follow
+    reward: Float[Array, "r_p k"]  # of each tool
     known: Int[Array, " n"]  # the decisions whose outcomes the tree has: of a state that a beam left out it has none
+    ends: Int[Array, " m"]  # the decisions that come next after known ones and are not known
+
+
+def action_values(points: Points, value: Float[Array, " m"], num_stops: int, gamma: float) -> Float[Array, "r_p a"]:
+    """Returns, by dynamic programming, the return of each action of each decision if the best ones follow.
+
+    Where a beam left a state out nothing is known of what follows, and `value` stands for it: a tree of three states a level
+    knows nine tenths of the oracle's gain, as a plan may begin with a tool that shows its worth after the next one only.
+
+    Args:
+      value: what a critic expects of each of `points.ends`.
+      num_stops: actions that end an episode, 1 or 0.
+    """
+    num_points, horizon = points.record.shape
+    num_tools, count = points.reward.shape[-1], len(points.state)
+    reward = points.reward.reshape(-1, num_points, num_tools)
+    known = jnp.zeros(count, bool).at[points.known].set(True).reshape(-1, num_points)
+    expected = jnp.zeros(count).at[points.ends].set(jnp.maximum(value, 0) if num_stops else value).reshape(-1, num_points)
+    sizes = num_tools ** np.arange(horizon)
+    found: list[Array] = []
+    following = jnp.zeros((len(reward), sizes[-1] * num_tools))
+    for start, size in zip((np.cumsum(sizes) - sizes)[::-1].tolist(), sizes[::-1].tolist(), strict=True):
+        level = slice(start, start + size)
+        values = reward[:, level] + gamma * following.reshape(-1, size, num_tools)
+        found.append(jnp.pad(values, ((0, 0), (0, 0), (0, num_stops))))
+        following = jnp.where(known[:, level], found[-1].max(-1), expected[:, level])
+    return jnp.concatenate(found[::-1], 1).reshape(count, -1)
 
 
 class TreePolicy(Policy):
@@ -181,29 +209,29 @@ class TrainingTree:
         step = np.repeat(np.arange(horizon, dtype=np.int32), [len(record) for record in records])
         image = np.searchsorted(self.roots, np.arange(len(self.scores)), side="right").astype(np.int32) - 1
         state = reached(children, self.roots, horizon - 1).reshape(-1)
-        known = np.flatnonzero((children[state] != state[:, None]).any(1)).astype(np.int32)
-        values = self._action_values(children, env, config)
-        return Points(*map(jnp.asarray, (self.features, image, state, np.concatenate(records), step, values, known)))
+        is_known = (children[state] != state[:, None]).any(1).reshape(len(self.roots), -1)
+        node = np.arange(1, is_known.shape[1])
+        is_end = np.zeros_like(is_known)
+        if self.meta.get("beam"):  # else a state that is not known is one that no tool changes, and worth nothing more
+            is_end[:, node] = is_known[:, (node - 1) // num_tools] & ~is_known[:, node]
+        known, ends = (np.flatnonzero(mask).astype(np.int32) for mask in (is_known, is_end))
+        rewards = self._rewards(children, env, config)
+        tables = (self.features, image, state, np.concatenate(records), step, rewards, known, ends)
+        return Points(*map(jnp.asarray, tables))
 
-    def _action_values(
-        self, children: Int[np.ndarray, "u k"], env: Environment, config: Config
-    ) -> Float[np.ndarray, "r_p a"]:
-        """Returns, by dynamic programming, the return of each action of each decision if the best ones follow."""
+    def _rewards(self, children: Int[np.ndarray, "u k"], env: Environment, config: Config) -> Float[np.ndarray, "r_p k"]:
+        """Returns what each tool gains in each decision, less its cost and what the guard takes off."""
         scores = self.scores
         if config.env.guard_weight:
             lacking = np.maximum(config.env.guard_band - self.metrics[STRUCTURE], 0)
             lacking[self.roots] = 0
             scores = scores - config.env.guard_weight * lacking
         levels = _levels(children, self.roots, env.horizon)
-        following = np.zeros(levels[-1].shape, np.float32)
-        found: list[np.ndarray] = []
-        for before, after in zip(levels[-2::-1], levels[:0:-1], strict=True):
-            gains = (scores[after] + config.ppo.gamma * following).reshape(*before.shape, -1) - scores[before][..., None]
-            values = gains - config.env.step_cost
-            stop = np.zeros((*before.shape, env.num_actions - children.shape[1]))
-            found.append(np.concatenate([values, stop], -1).astype(np.float32))
-            following = found[-1].max(-1)
-        return np.concatenate(found[::-1], axis=1).reshape(-1, env.num_actions)
+        gains = [
+            scores[after].reshape(*before.shape, -1) - scores[before][..., None]
+            for before, after in itertools.pairwise(levels)
+        ]
+        return (np.concatenate(gains, axis=1) - config.env.step_cost).astype(np.float32).reshape(-1, children.shape[1])
 
     def rewarding(self, metric: str) -> "TrainingTree":
         """Returns the same tree with a metric of its states for their scores."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from r1jax.agent.policy import Evaluate, Params, Policy
 from r1jax.config import Config, PPOConfig
@@ -14,7 +14,9 @@ from r1jax.env.environment import guarded_scores, rewards_from_scores
 from r1jax.errors import UsageError
 from r1jax.training.losses import Batch, distillation_loss, make_batch, policy_loss, scored_episodes, weighted_mean
 from r1jax.training.rollout import Trajectory
-from r1jax.training.tree import Points, TreePolicy
+from r1jax.training.tree import Points, TreePolicy, action_values
+
+_BLOCK = 8192  # decisions that a critic looks at at once
 
 Metrics = dict[str, Array]
 
@@ -103,10 +105,11 @@ def make_update(
             raise UsageError(f"ppo.minibatches={ppo.minibatches}: the tree has only {len(pool)} decisions to learn from")
         orders = [jax.random.permutation(k, pool)[:count] for k in jax.random.split(key, ppo.epochs)]
         rows = jnp.stack(orders).reshape(ppo.epochs * ppo.minibatches, -1)
+        worth = _worth(policy, state.params, encoder_params, config) if distil else None
 
         def loss(params: Params, rows: Array) -> tuple[Array, Metrics]:
-            if distil:
-                return _lesson(policy, params, encoder_params, rows, ppo)
+            if worth is not None:
+                return _lesson(policy, params, encoder_params, worth, rows, ppo)
             evaluate = policy.bind(params, encoder_params, rows.size)
             return policy_loss(evaluate, jax.tree.map(lambda x: x[rows], batch), ppo, entropy_coef)
 
@@ -118,12 +121,29 @@ def make_update(
     return update
 
 
-def _lesson(policy: Policy, params: Params, points: Points, rows: Array, config: PPOConfig) -> tuple[Array, Metrics]:
-    """Returns the loss of distillation on some of a tree's decisions, and metrics."""
+def _worth(policy: Policy, params: Params, points: Points, config: Config) -> Float[Array, "r_p a"]:
+    """Returns what each action of each of a tree's decisions is worth; what the tree does not know, by the critic."""
+
+    def look(row: Int[Array, ""]) -> Float[Array, ""]:
+        return _see(policy, params, points, row[None])[1][0]
+
+    value = jax.lax.map(look, points.ends, batch_size=_BLOCK)
+    return action_values(points, value, int(config.env.stop), config.ppo.gamma)
+
+
+def _see(policy: Policy, params: Params, points: Points, rows: Int[Array, " n"]) -> tuple[Array, Array]:
+    """Returns the logits and values of some of a tree's decisions."""
     node = rows % len(points.step)
     features = policy.encoder.apply(points, points.state[rows])
-    logits, value = policy.apply(params, features, points.record[node], points.step[node])
-    loss, metrics = distillation_loss(logits, value, points.action_value[rows], config)
+    return policy.apply(params, features, points.record[node], points.step[node])
+
+
+def _lesson(
+    policy: Policy, params: Params, points: Points, worth: Float[Array, "r_p a"], rows: Array, config: PPOConfig
+) -> tuple[Array, Metrics]:
+    """Returns the loss of distillation on some of a tree's decisions, and metrics."""
+    logits, value = _see(policy, params, points, rows)
+    loss, metrics = distillation_loss(logits, value, worth[rows], config)
     return loss, metrics | {"ratio_error": jnp.zeros(())}
 
 

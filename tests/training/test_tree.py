@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from r1jax.reward.scorer import scorer
 from r1jax.training import sweep
 from r1jax.training.loop import train
 from r1jax.training.rollout import make_rollout
-from r1jax.training.tree import load_training_tree
+from r1jax.training.tree import action_values, load_training_tree
 from r1jax.training.tree_build import build_training_tree, tree_images
 from r1jax.training.tree_evaluation import TreeEvaluation
 from r1jax.training.update import TrainState, make_update, optimiser
@@ -160,12 +161,31 @@ def test_action_values_are_those_of_trying_everything(config, tree):
     config = override(config, {"ppo.gamma": 0.9, "env.step_cost": 0.1, "env.guard_weight": 2.0, "env.guard_band": 0.9})
     env, *_ = build(config)
     points = tree.task(config, env)[1].encoder.params
-    assert points.action_value.shape == (8 * 4, 4) and len(points.known) == 32
+    assert len(points.ends) == 0  # without a beam nothing is asked of a critic
+    found = action_values(points, jnp.zeros(0), 1, 0.9)
+    assert found.shape == (8 * 4, 4) and len(points.known) == 32
     kept = lambda s: 1.0 if s in tree.roots else tree.metrics["structure"][s]  # noqa: E731
     for row in (0, 1, 2, 3, 17, 29):
         calls = 2 - int(points.step[row % 4])
         expected = best_return(config, tree, int(points.state[row]), calls, kept)
-        np.testing.assert_allclose(points.action_value[row], expected, atol=1e-5)
+        np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+def test_a_critic_stands_for_what_a_beam_left_out(config, tree):
+    env, *_ = build(config)
+    points = tree.task(config, env)[1].encoder.params
+    rng = np.random.default_rng(0)
+    reward, value = rng.normal(size=(32, 3)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    # Of image 1 the root alone was gone on from, of image 2 the root and what its second tool makes.
+    ends = {"known": jnp.array([4, 8, 10]), "ends": jnp.array([5, 6, 7, 9, 11])}
+    points = points._replace(reward=jnp.asarray(reward), **ends)
+    for num_stops in (0, 1):
+        found = np.asarray(action_values(points, jnp.asarray(value), num_stops, 0.5)).reshape(8, 4, -1)
+        expected = np.maximum(value, 0) if num_stops else value
+        np.testing.assert_allclose(found[1, 0, :3], reward[4] + 0.5 * expected[:3], atol=1e-6)
+        best = max(reward[10].max(), 0) if num_stops else reward[10].max()
+        np.testing.assert_allclose(found[2, 0, :3], reward[8] + 0.5 * np.array([expected[3], best, expected[4]]), atol=1e-6)
+        assert not found[..., 3:].any()
 
 
 def test_distillation_learns_the_best_plans(config, tree, tmp_path):
@@ -305,7 +325,9 @@ def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_p
         rows = sweep.rows_on_tree(config, load_training_tree(place), agent=load_agent(tmp_path / "runs" / "as_it_is"))
         assert [other["variant"] for other in rows] == ["random", "greedy", "oracle", "agent"]
         assert rows[-1]["eval/share"] == wanted["share"]
+        assert rows[-1]["eval/share/low"] <= wanted["share"] <= rows[-1]["eval/share/high"]
     assert len(asked) == 1  # a complete run is not done again
+
 
 def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
     with pytest.raises(UsageError, match="holds a tree with horizon 2, not 1"):
