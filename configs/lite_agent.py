@@ -6,10 +6,9 @@ The tree, once:
 
     r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 6533 --beam 3 --tree-seed 7 --photos PHOTOS
 
-PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped agent, its five
-members and what each was trained with beyond this file. The tree takes an hour of two cores, or half of it half an hour;
-the training on it takes a minute. Of photos that the encoder learned from, it foresees too well: docs/reproduce-weights.md
-has how to show each apart.
+PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped agent, its seven
+members and what each was trained with beyond this file. The tree takes an hour of two cores; the training on it takes a
+minute. Of photos that the encoder learned from, it foresees too well: docs/reproduce-weights.md has how to show each apart.
 Without --tree, --init or a GPU it takes hours: an update is 1024 episodes.
 """
 
@@ -20,7 +19,7 @@ def config() -> Config:
     return Config(
         name="lite_agent",
         data=DataConfig(photos="builtin:train", mixes="A", crop=96, extra_mixes="wide", clean_share=0.04),
-        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.03),
+        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.05),
         agent=AgentConfig(encoder="lite_foresight", hidden=(64, 64)),
         ppo=PPOConfig(
             updates=150,

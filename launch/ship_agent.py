@@ -22,10 +22,10 @@ SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "e
 
 INTRODUCTIONS = {
     "lite": [
-        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of five",
-        "(`r1jax.agent.ensemble`), trained with the 451 photos of [PHOTOS.md](PHOTOS.md). Three see an image through the",
+        "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of seven",
+        "(`r1jax.agent.ensemble`), trained with the 451 photos of [PHOTOS.md](PHOTOS.md). Five see an image through the",
         "[foresight net](foresight.md) (`configs/lite_agent.py`), two through what the [scorer](scorer.md) sees; all are distilled on a",
-        "transition tree of 3,033 crops, half under the mixes of group A and half under those of `wide`. Then all five together went on for",
+        "transition tree of 6,533 crops, half under the mixes of group A and half under those of `wide`. Then all seven together went on for",
         "24 updates on images by PPO, scored in a process of its own. They need no labels. Groups B and C, of which `wide` holds no mix, and the",
         "photos of its figures, were never seen. docs/reproduce-weights.md has the commands.",
     ],

@@ -8,9 +8,8 @@ The trees are built with --agent.encoder=lite_statistics. Images that the scorer
 label`) are states too, of far more crops, with one tool tried on each. Each member learns from all photos but its share.
 `encode` writes a tree as if it had been built with --agent.encoder=lite_foresight (with --beside, lite_foresight+
 lite_statistics); with --apart each photo is seen by the member that did not learn from it, so that an agent trained on it
-meets the errors that it will meet on other photos. What is foreseen of states that nothing follows, the last level's and
-those that a beam left out, is zeros: no decision is made there. `train` continues where it stopped; with other settings it
-needs another --run.
+meets the errors that it will meet on other photos. What is foreseen of the last level's states is zeros: no decision is
+made there. `train` continues where it stopped; with other settings it needs another --run.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
 from r1jax.nets import create
-from r1jax.nets.foresight_net import ForesightNet
+from r1jax.nets.foresight_net import THROUGH, ForesightNet
 from r1jax.nets.quality_net import LEVELS, QualityNet, expected_score
 from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
@@ -176,7 +175,7 @@ def directions(moves: Moves, rank: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_loss(quality: QualityNet) -> Any:
-    """Returns the loss of all members: squared errors of changes along the basis, of both gains, and of their mean."""
+    """Returns the loss of all members: squared errors of changes along the basis, of both gains, and of the two in one."""
     graph, params = nnx.split(quality)
 
     def loss(net: ForesightNet, *batch: jax.Array) -> jax.Array:
@@ -206,7 +205,11 @@ def encode(args: argparse.Namespace) -> None:
     meta["encoder"], meta["apart"] = describe_encoder(encoder), args.apart
     meta["config"]["agent"]["encoder"] = encoder
     claim_tree(target, meta)
-    by_member = jax.jit(lambda statistics: net.by_member(quality, statistics).swapaxes(0, 1))
+
+    @functools.cache
+    def foresee(member: int | None) -> Any:
+        return jax.jit(functools.partial(net if member is None else functools.partial(net.of_member, member), quality))
+
     for index, image in enumerate(meta["images"]):
         path = image_path(target, index)
         tree = read_tree(image_path(pathlib.Path(source), index))
@@ -216,12 +219,11 @@ def encode(args: argparse.Namespace) -> None:
             if not np.array_equal(held.scores, tree.scores):
                 raise UsageError(f"{path}: was encoded from another tree than {source}; use another folder")
             continue
-        states = np.arange(len(tree.children))[:, None]
-        asked = np.flatnonzero(((tree.children >= 0) & (tree.children != states)).any(1))
-        found = in_blocks(by_member, _BLOCK, tree.features[asked, -quality.num_statistics :].astype(np.float32))
-        apart = folds.get(image["photo"]) if args.apart else None
-        features = np.zeros((len(states), found.shape[-1]), meta["dtype"])
-        features[asked] = found.mean(1) if apart is None else found[:, apart]
+        asked = np.flatnonzero((tree.children >= 0).any(1))
+        statistics = tree.features[asked, -quality.num_statistics :].astype(np.float32)
+        found = in_blocks(foresee(folds.get(image["photo"]) if args.apart else None), _BLOCK, statistics)
+        features = np.zeros((len(tree.children), found.shape[-1]), meta["dtype"])
+        features[asked] = found
         if args.beside:
             features = np.concatenate([features, tree.features], -1)
         write_tree(path, dataclasses.replace(tree, features=features))
@@ -253,7 +255,7 @@ def check(args: argparse.Namespace) -> None:
 
 def foreseen(gain: np.ndarray, direct: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Returns the explained variance of gains, by the two heads too, and how much of the best call's gain is found."""
-    through = 2 * gain - direct
+    through = (gain - (1 - THROUGH) * direct) / THROUGH
     chosen = np.where(gain.max(1) > 0, truth[np.arange(len(truth)), gain.argmax(1)], 0)
     report = {"explained": explained(gain, truth), "direct": explained(direct, truth), "through": explained(through, truth)}
     return report | {"share": round(float(chosen.sum() / np.maximum(truth.max(1), 0).sum()), 3)}
@@ -272,10 +274,10 @@ def main() -> None:
     parser.add_argument("--beside", action="store_true", help="encode: keep the statistics, for an agent that sees both")
     parser.add_argument("--update-card", action="store_true", help="check: write the figures beside the model card")
     parser.add_argument("--run", default="runs/foresight", help="train: folder of checkpoints and log")
-    parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--rank", type=int, default=200)
+    parser.add_argument("--members", type=int, default=6)
+    parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--labelled", nargs="+", default=[], metavar="DIR", help="train: folders of labelled images, too")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=192, help="states of trees, of each of which all tools are known")
     parser.add_argument("--labelled-batch", type=int, default=512, help="labelled images, with one tool each")
     parser.add_argument("--learning-rate", type=float, default=2e-3)

@@ -118,7 +118,7 @@ def write_foresight_card() -> None:
         "## Figures",
         "",
         f"`{measured['command']}`,",
-        "trees of photos never trained on: the explained variance of the gains of all tools in all states, by the mean of both predictions, through",
+        "trees of photos never trained on: the explained variance of the gains of all tools in all states, by the weighted mean of both predictions, through",
         "the scorer's heads alone, and directly alone; and how much of the best call's gain the call has that is foreseen as best.",
         "",
         "| tree | states | explained | through | direct | share |",

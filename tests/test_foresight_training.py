@@ -51,13 +51,13 @@ def run(script, monkeypatch, *arguments):
 
 
 def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(script, folder, tmp_path, monkeypatch):
-    weights, fast = tmp_path / "foresight.safetensors", ("--members=2", "--rank=8", "--batch=8", "--steps=100")
+    weights, fast = tmp_path / "foresight.safetensors", ("--members=2", "--rank=8", "--batch=8", "--steps=200")
     run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     net, about = load_module(weights)
     moves = script.read_moves(folder)
     gain = np.asarray(net(script.scorer_net(), moves.statistics))[:, 5 : 5 + TOOLS]
-    assert log[-1]["loss"] < 1 and script.explained(gain, moves.gain) > 0
+    assert log[-1]["loss"] < 0.1 * log[0]["loss"] and script.explained(gain, moves.gain) > 0.5
     assert sorted(about["training"]["photos"]) == [f"photo{i}" for i in range(IMAGES)]
     held = json.loads((tmp_path / "run" / "checkpoints" / "settings.json").read_text())
     training = held["data"] | {"versions": versions()}

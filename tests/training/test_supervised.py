@@ -2,13 +2,14 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from r1jax.degradations import GROUPS, NamedPhoto, load_photos
 from r1jax.errors import UsageError
 from r1jax.nets import create
-from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit, natural_order
+from r1jax.training.supervised import FitConfig, ToolPairs, charbonnier, fit, natural_order, optimizer
 from r1jax.weights import flat_state
 
 PHOTOS = load_photos("builtin:train")[:2]
@@ -125,3 +126,15 @@ def test_a_touched_part_goes_through_one_tool_on_both_sides():
     assert seen == [4]
     np.testing.assert_allclose(targets[:2], 100 / 255, atol=1e-3)
     np.testing.assert_allclose(targets[2:], 200 / 255, atol=1e-3)
+
+
+def test_each_member_of_an_ensemble_learns_by_its_own_gradient():
+    tx, rng = optimizer(FitConfig(warmup=0)), np.random.default_rng(0)
+    params, grads = {"kernel": jnp.zeros((2, 6, 4))}, 1e-3 * rng.normal(size=(2, 6, 4))
+    changes = [
+        tx.update({"kernel": jnp.asarray(grads * scale)}, tx.init(params), params)[0]["kernel"]
+        for scale in (1.0, np.array([1.0, 50.0])[:, None, None])
+    ]
+    np.testing.assert_allclose(changes[0], changes[1], rtol=1e-3)  # Muon: of a gradient its directions count alone
+    singular = np.linalg.svd(changes[0], compute_uv=False)
+    assert (singular.min(-1) > 0.5 * singular.max(-1)).all()
