@@ -208,7 +208,8 @@ def encode(args: argparse.Namespace) -> None:
 
     @functools.cache
     def foresee(member: int | None) -> Any:
-        return jax.jit(functools.partial(net if member is None else functools.partial(net.of_member, member), quality))
+        one = net if member is None else functools.partial(net.of_member, member)
+        return jax.jit(functools.partial(one, quality))
 
     for index, image in enumerate(meta["images"]):
         path = image_path(target, index)

@@ -146,14 +146,10 @@ def rows_on_tree(
     if agent is not None:
         config = agent.config
     evaluation = TreeEvaluation(config, eval_tree)
-    figures = dict(evaluation.planners(tree)) | ({"agent": evaluation(agent)} if agent else {})
+    figures = dict(evaluation.planners(tree)) | ({"agent": evaluation.with_interval(agent)} if agent else {})
     named = {name: {f"eval/{key}": value for key, value in values.items()} for name, values in figures.items()}
     empty: dict[str, Any] = {"run": "", "status": "planner", "runs": 0} | {f"{name}/interval": None for name in COLUMNS}
-    rows = [{"variant": name} | empty | values for name, values in named.items()]
-    if agent:
-        low, _, high = evaluation.share_interval(agent)
-        rows[-1] |= {"eval/share/low": low, "eval/share/high": high}
-    return rows
+    return [{"variant": name} | empty | values for name, values in named.items()]
 
 
 def _draw_curve(path: pathlib.Path, names: tuple[str, str] | None, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -93,8 +93,8 @@ class Points(NamedTuple):
 def action_values(points: Points, value: Float[Array, " m"], num_stops: int, gamma: float) -> Float[Array, "r_p a"]:
     """Returns, by dynamic programming, the return of each action of each decision if the best ones follow.
 
-    Where a beam left a state out nothing is known of what follows, and `value` stands for it: a tree of three states a level
-    knows nine tenths of the oracle's gain, as a plan may begin with a tool that shows its worth after the next one only.
+    Where a beam left a state out nothing is known of what follows, and `value` stands for it: a plan may begin with a tool
+    that shows its worth after the next one only.
 
     Args:
       value: what a critic expects of each of `points.ends`.

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
 from r1jax.errors import UsageError
-from r1jax.evaluation.statistics import Interval, group_mean, made_worse, paired_interval
+from r1jax.evaluation.statistics import group_mean, made_worse, paired_interval
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import TrainingTree, reached
 
@@ -36,10 +36,11 @@ class TreeEvaluation:
         """Returns gains, worse (share of images scored below the input), calls, and the share of the best possible gain."""
         return self._figures(*self._follow(agent))
 
-    def share_interval(self, agent: Agent) -> Interval:
-        """Returns an agent's share of the best possible gain with its 90% bootstrap interval over photos."""
-        tree, (final, _) = self._tree, self._follow(agent)
-        return paired_interval(tree.scores[final], tree.scores[tree.roots], tree.mixes, tree.photos, self._best)
+    def with_interval(self, agent: Agent) -> dict[str, float]:
+        """Returns the same figures, and the ends of the share's 90% bootstrap interval over photos."""
+        tree, (final, calls) = self._tree, self._follow(agent)
+        share = paired_interval(tree.scores[final], tree.scores[tree.roots], tree.mixes, tree.photos, self._best)
+        return self._figures(final, calls) | {"share/low": share.low, "share/high": share.high}
 
     def _follow(self, agent: Agent) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
         """Returns the states that an agent ends in, and its calls."""

@@ -223,6 +223,8 @@ def test_a_beam_trains_and_does_not_evaluate(config, tmp_path):
     env, *_ = build(config)
     points = beam.task(config, env)[1].encoder.params
     assert 8 * 2 <= len(points.known) < 8 * 4  # the root and one state after a call
+    # What comes next after a root is known, or a critic is asked for it.
+    np.testing.assert_array_equal(np.sort(np.concatenate([points.known, points.ends])), np.arange(8 * 4))
     acting, _, tables = beam.task(config, env)
     open_states = np.flatnonzero(tables.open)
     np.testing.assert_array_equal(open_states, np.unique(points.state[points.known]))
