@@ -13,10 +13,12 @@ import json
 import pathlib
 
 from r1jax.agent import ensemble, load_agent, save_agent
-from r1jax.config import to_dict
+from r1jax.config import load, to_dict
 from r1jax.errors import UsageError
+from r1jax.files import write_whole
 from r1jax.weights import weight_file
 
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 LOGGED = 250  # updates in the log, about
 SHOWN = ("score_gain", "entropy", "mean_calls", "seconds", "eval/score_gain", "eval/psnr_y_gain", "eval/calls", "eval/worse")
 
@@ -56,12 +58,16 @@ def main() -> None:
     data = dataclasses.replace(agent.config.data, photos="photos")
     agent = dataclasses.replace(agent, config=dataclasses.replace(agent.config, data=data))
     runs = [*args.runs, *([args.last] if args.last else [])]
-    toolbox = "lite" if agent.config.env.toolbox == ("lite",) else "published"
-    file = save_agent(weight_file("agent", toolbox), agent, half=True)
+    toolboxes = {load(CONFIGS / f"{name}_agent.py").env.toolbox: name for name in INTRODUCTIONS}
+    if (tools := agent.config.env.toolbox) not in toolboxes:
+        raise UsageError(f"{args.runs[0]}: env.toolbox={tools}; agents are shipped for {', '.join(map(str, toolboxes))}")
+    toolbox = toolboxes[tools]
     histories = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
     log = [row for member, rows in enumerate(histories) for row in thinned(rows, member)]
-    file.with_name("agent.log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    file.with_name("agent.md").write_text(card(to_dict(agent.config), histories, -1 if args.last else 0, INTRODUCTIONS[toolbox]))
+    text = card(to_dict(agent.config), histories, -1 if args.last else 0, INTRODUCTIONS[toolbox])
+    file = save_agent(weight_file("agent", toolbox), agent, half=True)  # now: a run without its log ships nothing
+    write_whole(file.with_name("agent.log.jsonl"), "".join(json.dumps(row) + "\n" for row in log))
+    write_whole(file.with_name("agent.md"), text)
 
 
 def thinned(rows: list[dict[str, float]], member: int) -> list[dict[str, float]]:

@@ -28,9 +28,11 @@ from flax import nnx
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
+from r1jax.files import write_whole
 from r1jax.nets import create
 from r1jax.nets.foresight_net import THROUGH, ForesightNet
 from r1jax.nets.quality_net import LEVELS, QualityNet, expected_score
+from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
@@ -57,11 +59,15 @@ class Moves(NamedTuple):
 
 
 def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> None:
-    """Raises UsageError where a tree's features are not the statistics that the shipped scorer looks at."""
+    """Raises UsageError where a tree is not of the lite tools, the lite scorer and the statistics that it looks at."""
     wanted = describe_encoder("lite_statistics")
     if meta["encoder"] != wanted:
         hint = "build it with --agent.encoder=lite_statistics"
         raise UsageError(f"{folder}: has the encoder {meta['encoder']}, not {wanted}; {hint}")
+    if list(meta["tools"]) != list(LITE_TOOLS):
+        raise UsageError(f"{folder}: has the tools {', '.join(meta['tools'])}; want {', '.join(LITE_TOOLS)}, in this order")
+    if (scorer := meta["scorer"].split()[0]) != "lite":
+        raise UsageError(f"{folder}: has the scorer {scorer}; want lite, whose heads the net looks through")
 
 
 def read_moves(folder: str) -> Moves:
@@ -116,7 +122,7 @@ def train(args: argparse.Namespace) -> None:
     sources = [moves, *([joined([read_labelled(folder) for folder in args.labelled])] if args.labelled else [])]
     num_states, num_tools = moves.gain.shape
     config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_statistics": moves.statistics.shape[1]}
-    config |= {"num_members": args.members, "rank": args.rank}
+    config |= {"num_members": args.members, "rank": args.rank, "hidden": args.hidden, "width": args.width}
     net: Any = create("foresight_net", seed=args.seed, **config)
     net.mean.set_value(jnp.asarray(moves.seen.mean(0)))
     net.scale.set_value(jnp.asarray(1 / (moves.seen.std(0) + 1e-3)))
@@ -250,8 +256,8 @@ def check(args: argparse.Namespace) -> None:
     print(json.dumps(report, indent=2))
     if args.update_card:
         command = f"python launch/train_foresight.py check {' '.join(args.trees)}"
-        path = weight_file("foresight").with_suffix(".json")
-        path.write_text(json.dumps({"figures": report, "command": command}, indent=2) + "\n")
+        path = pathlib.Path(args.out or weight_file("foresight")).with_suffix(".json")
+        write_whole(path, json.dumps({"figures": report, "command": command}, indent=2) + "\n")
 
 
 def foreseen(gain: np.ndarray, direct: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -276,7 +282,9 @@ def main() -> None:
     parser.add_argument("--update-card", action="store_true", help="check: write the figures beside the model card")
     parser.add_argument("--run", default="runs/foresight", help="train: folder of checkpoints and log")
     parser.add_argument("--members", type=int, default=6)
-    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--rank", type=int, default=64, help="directions along which statistics change")
+    parser.add_argument("--hidden", type=int, default=352, help="of a member's first layer")
+    parser.add_argument("--width", type=int, default=256, help="of its second")
     parser.add_argument("--labelled", nargs="+", default=[], metavar="DIR", help="train: folders of labelled images, too")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=192, help="states of trees, of each of which all tools are known")

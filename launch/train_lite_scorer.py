@@ -27,6 +27,7 @@ from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes, ra
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
 from r1jax.degradations.operations import OPERATIONS, compress_jpeg
 from r1jax.errors import UsageError
+from r1jax.files import write_whole
 from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
@@ -308,9 +309,9 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
     report["command"] = f"python launch/train_lite_scorer.py check --photos {folders}"
     print(json.dumps(report, indent=2))
     if args.update_card:
-        path = weight_file("scorer").with_suffix(".json")
+        path = pathlib.Path(args.out or weight_file("scorer")).with_suffix(".json")
         card = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(card | {"figures": report}, indent=2) + "\n")
+        write_whole(path, json.dumps(card | {"figures": report}, indent=2) + "\n")
     return report
 
 

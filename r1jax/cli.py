@@ -159,7 +159,9 @@ def _for_researchers(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--judge", action="store_true", help="add VSI, which no scorer here was trained on")
     sub.add_argument("--no-reference", action="store_true", help="add MANIQA, CLIP-IQA and MUSIQ (pip install pyiqa)")
     sub.add_argument("-o", "--output", help="folder for table, records, samples (default: RUN/evaluation)")
-    sub.add_argument("--tree", help="instead by look-ups in a tree of held-out photos, with the share of the oracle's gain")
+    sub.add_argument("--tree", help="instead by look-ups in a tree of held-out photos, in the agent's own environment, with "
+                     "the share of the oracle's gain")  # fmt: skip
+    sub.add_argument("--order-tree", help="with --tree: a tree of training photos, for the row of the best fixed order")
     sub.add_argument("--trees", help="folder that keeps the oracle's trees for the next time")
     sub.add_argument("--markdown", action="store_true", help="print the table as Markdown")
 

@@ -296,6 +296,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     config = configuration.load(args.config, args.overrides)
     if args.tree:
         return _evaluate_on_tree(args, config)
+    if args.order_tree:
+        raise UsageError("--order-tree: is for --tree; on images the fixed order is found on those of the config")
     table = run_evaluation(
         config,
         checkpoint=args.checkpoint,
@@ -325,7 +327,10 @@ def _evaluate_on_tree(args: argparse.Namespace, config: Any) -> int:
     if given := given + [f"--{name}" for name in args.overrides]:
         raise UsageError(f"{given[0]}: has no meaning with --tree, whose images and planners are given")
     agent = load_agent(args.checkpoint, args.toolbox)
-    rows = rows_on_tree(config, load_training_tree(args.tree), agent=agent)
+    orders = load_training_tree(args.order_tree) if args.order_tree else None
+    if orders and orders.meta.get("beam"):
+        raise UsageError(f"--order-tree {args.order_tree}: the best fixed order needs every state: build it without --beam")
+    rows = rows_on_tree(config, load_training_tree(args.tree), orders, agent)
     if args.json:
         print(json.dumps(rows))
     else:
@@ -345,7 +350,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         small=args.small, jobs=args.jobs, slurm=slurm, dry_run=args.dry_run,
     )  # fmt: skip
     print(json.dumps(rows) if args.json else sweep.table(rows))
-    return 1 if any(row["status"] == "failed" for row in rows) else 0
+    return 1 if any(row["status"] in ("failed", "not evaluated") for row in rows) else 0
 
 
 def _key_value(word: str) -> tuple[str, Any]:

@@ -13,6 +13,7 @@ from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree, write_tree
 from r1jax.nets.quality_net import expected_score
+from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
 from r1jax.weights.recorded import versions
@@ -36,8 +37,8 @@ def folder(script, tmp_path_factory):
         heads = quality.heads(statistics)
         features, scores = np.concatenate([*heads, statistics], -1), np.asarray(expected_score(heads.levels))
         write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
-    tools = {f"tool{k}": "" for k in range(TOOLS)}
-    meta = {"name": "x", "encoder": describe_encoder("lite_statistics"), "scorer": "lite", "tools": tools, "seed": 0}
+    meta = {"name": "x", "encoder": describe_encoder("lite_statistics"), "scorer": "lite (1)", "seed": 0}
+    meta |= {"tools": dict.fromkeys(LITE_TOOLS, "")}
     meta |= {"dtype": "float16"}
     images = [{"photo": f"photo{i}", "mix": "noise"} for i in range(IMAGES)]
     meta |= {"num_images": IMAGES, "config": {"agent": {}}, "images": images}
@@ -68,6 +69,50 @@ def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(scr
         run(script, monkeypatch, "check", folder, "-o", weights)
 
 
+def test_members_learn_from_all_photos_but_their_share(script, folder, tmp_path, monkeypatch):
+    caught = []
+    monkeypatch.setattr(script, "fit", lambda net, *rest: caught.extend(rest) or net)
+    small = ("--members=3", "--rank=4", "--batch=64")
+    run(script, monkeypatch, "train", folder, "--run", tmp_path, "-o", tmp_path / "net.safetensors", *small)
+    (batch_at, _, _, _, depends, _), moves = caught, script.read_moves(folder)
+    folds = np.array([depends["photos"][photo] for photo in moves.photo])
+    assert sorted(folds) == [0, 0, 1, 1, 2, 2]
+    before, _, gain, tools = batch_at(7)
+    for member in range(3):
+        rows = [int(np.abs(moves.statistics - seen).sum(1).argmin()) for seen in before[member]]
+        assert set(folds[rows]) == {0, 1, 2} - {member}
+        np.testing.assert_array_equal(gain[member], moves.gain[rows])
+    assert (tools == np.arange(TOOLS)).all()
+
+
+def test_apart_shows_each_photo_by_the_member_that_did_not_learn_from_it(script, folder, tmp_path, monkeypatch):
+    net, about = load_module(script.weight_file("foresight"))
+    folds, quality = about["training"]["photos"], script.scorer_net()
+    photos = [next(name for name, fold in folds.items() if fold == member) for member in range(IMAGES)]
+    shutil.copytree(folder, tmp_path / "source")
+    change_meta(tmp_path / "source", images=[{"photo": photo, "mix": "noise"} for photo in photos])
+    run(script, monkeypatch, "encode", tmp_path / "source", "-o", tmp_path / "apart", "--apart")
+    tree, source = load_training_tree(tmp_path / "apart"), load_training_tree(folder)
+    statistics = source.features[source.roots, -quality.num_statistics :].astype(np.float32)
+    wanted = [net.of_member(member, quality, statistics[member : member + 1])[0] for member in range(IMAGES)]
+    np.testing.assert_allclose(tree.features[tree.roots], wanted, atol=0.02)
+    assert np.abs(np.diff(wanted, axis=0)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tools": {f"tool{k}": "" for k in range(TOOLS)}}, "has the tools tool0, "),
+        ({"scorer": "deqa"}, "has the scorer deqa; want lite"),
+    ],
+)
+def test_a_tree_of_other_tools_or_of_another_scorer_is_refused(script, folder, tmp_path, monkeypatch, changes, message):
+    shutil.copytree(folder, tmp_path / "tree")
+    change_meta(tmp_path / "tree", **changes)
+    with pytest.raises(UsageError, match=message):
+        run(script, monkeypatch, "train", tmp_path / "tree", "-o", tmp_path / "net.safetensors")
+
+
 def test_labelled_images_are_states_with_one_tool(script, folder, tmp_path, monkeypatch):
     labelled, quality, rng = tmp_path / "labelled", script.scorer_net(), np.random.default_rng(1)
     train = ("train", folder, "--labelled", labelled, "--run", tmp_path / "run", "-o", tmp_path / "foresight.safetensors")
@@ -75,12 +120,16 @@ def test_labelled_images_are_states_with_one_tool(script, folder, tmp_path, monk
     with pytest.raises(UsageError, match="labelled: holds no labelled images"):
         run(script, monkeypatch, *train)
     statistics = quality.mean[...] + quality.scale[...] * rng.normal(size=(8, quality.num_statistics)) / 4
-    np.save(labelled / f"00000.{quality.num_statistics}.npy", statistics)
-    np.savez(labelled / "00000.npz", photo=np.full(8, "other"))
+
+    def label(**columns):
+        np.savez(labelled / "00000.npz", **columns)
+        np.save(labelled / f"00000.{quality.num_statistics}.npy", statistics)  # what the scorer sees, made after the images
+
+    label(photo=np.full(8, "other"))
     with pytest.raises(UsageError, match="do not say which tool made them"):
         run(script, monkeypatch, *train)
     tools, photos = np.array([-1, -1, 3, 5, -1, 0, -1, -1], np.int8), np.array([f"other{i}" for i in range(8)])
-    np.savez(labelled / "00000.npz", photo=photos, tools=tools)
+    label(photo=photos, tools=tools)
     moves = script.read_labelled(labelled)
     assert moves.tools.tolist() == [[3], [5], [0]]  # of the images 1, 2 and 4
     heads = quality.heads(quality.standardised(statistics))
@@ -92,7 +141,7 @@ def test_labelled_images_are_states_with_one_tool(script, folder, tmp_path, monk
     _, about = load_module(tmp_path / "foresight.safetensors")
     assert about["training"]["settings"]["labelled_states"] == 3
     assert {"photo0", "other2", "other3", "other5"} <= set(about["training"]["photos"])
-    np.savez(labelled / "00000.npz", photo=np.full(8, "other"), tools=tools)
+    label(photo=np.full(8, "other"), tools=tools)
     with pytest.raises(UsageError, match=r"member [01] would learn from no photo"):
         run(script, monkeypatch, *train, *fast, "--run", tmp_path / "another")
 
@@ -135,10 +184,10 @@ def test_a_folder_of_another_tree_is_not_encoded_into(script, folder, tmp_path, 
     held = (target / META_FILE).read_text()
     with pytest.raises(UsageError, match="holds a tree with apart False, not True"):
         run(script, monkeypatch, "encode", source, "-o", target, "--apart")
-    change_meta(source, scorer="another")
-    with pytest.raises(UsageError, match="holds a tree with scorer lite, not another"):
+    change_meta(source, scorer="lite (2)")
+    with pytest.raises(UsageError, match=r"holds a tree with scorer lite \(1\), not lite \(2\)"):
         run(script, monkeypatch, "encode", source, "-o", target)
-    change_meta(source, scorer="lite", images=[{"photo": f"other{i}", "mix": "noise"} for i in range(IMAGES)])
+    change_meta(source, scorer="lite (1)", images=[{"photo": f"other{i}", "mix": "noise"} for i in range(IMAGES)])
     with pytest.raises(UsageError, match="holds a tree of other photos"):
         run(script, monkeypatch, "encode", source, "-o", target)
     assert (target / META_FILE).read_text() == held

@@ -1,6 +1,7 @@
 """launch/train_lite_tool.py and train_lite_scorer.py: what a run depends on is known before it begins, and kept with it."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from launch_scripts import load
 from r1jax.degradations import NamedPhoto
 from r1jax.degradations.dataset import photo_hashes
 from r1jax.errors import UsageError
+from r1jax.images.convert import to_float, to_uint8
 from r1jax.images.io import write_image
 from r1jax.nets import create
 from r1jax.weights import load_module, weight_file
@@ -74,6 +76,31 @@ def test_a_tool_is_fitted_with_what_its_file_then_says(photos, tmp_path, monkeyp
 
 
 # ---------------------------------------------------------------- the scorer
+
+
+def test_a_group_says_which_tool_made_each_image_of_the_one_before():
+    script = load("train_lite_scorer")
+    pixels = np.random.default_rng(0).integers(60, 180, (40, 40, 3), np.uint8)
+    maker = script.StateMaker([NamedPhoto("grey", pixels)], crop=32)
+    group = maker.group(np.random.default_rng(3))
+    assert group.origins[0] == 0 and group.tools[0] == script.NO_TOOL and set(group.photo) == {"grey"}
+    made = np.flatnonzero(group.tools != script.NO_TOOL)
+    assert len(made) >= 3 and (group.origins[made] >= 2).all() and (group.origins[group.tools == script.NO_TOOL] < 2).all()
+    for i in made:
+        tool = maker.box.tools[group.tools[i]]
+        again = to_uint8(np.asarray(tool.apply(tool.params, to_float(group.images[i - 1])[None])[0]))
+        assert np.abs(again.astype(int) - group.images[i]).max() <= 1  # op by op, not as one program
+
+
+def test_the_model_cards_are_those_of_the_weights_and_figures(tmp_path, monkeypatch):
+    script = load("write_model_cards")
+    cards = sorted(path for path in script.FOLDER.glob("*.md") if path.stem not in ("agent", "PHOTOS"))
+    shutil.copytree(script.FOLDER, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
+    script.main()
+    assert len(cards) == 10
+    for card in cards:
+        assert (tmp_path / card.name).read_text() == card.read_text(), f"{card}: run launch/write_model_cards.py"
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") ->
         not here.
       WeightMismatch: its arrays do not fit its own config.
     """
-    file = _shipped(toolbox) if path is None else _find(path)
+    file = agent_file(path, toolbox)
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             metadata = json.loads((opened.metadata() or {})["agent"])
@@ -102,6 +102,15 @@ def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") ->
     policy = Policy(frozen, env, config.agent)
     _check(params, policy.shapes())
     return Agent(policy, params, env, config)
+
+
+def agent_file(path: str | pathlib.Path | None = None, toolbox: str = "lite") -> pathlib.Path:
+    """Returns the file that `load_agent` reads.
+
+    Raises:
+      UsageError: there is no agent at `path`, or none is shipped for the toolbox.
+    """
+    return _shipped(toolbox) if path is None else _find(path)
 
 
 def _shipped(toolbox: str) -> pathlib.Path:

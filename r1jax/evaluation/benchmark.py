@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from r1jax.degradations.dataset import Benchmark
+from r1jax.errors import UsageError
 from r1jax.evaluation import judges
 from r1jax.evaluation.planners import NoTools, Oracle, Planner, PlanResult, find_best_fixed_order, run_planner
 from r1jax.evaluation.simulator import Simulator, measure_quality, path_of
@@ -58,11 +59,15 @@ def evaluate(
       progress: show a progress bar on stderr.
 
     Raises:
+      UsageError: two planners have one name.
       R1JaxError: the scorer gave no score.
     """
     if not any(isinstance(planner, NoTools) for planner in planners):
         planners = [NoTools(), *planners]
     planners = sorted(planners, key=lambda planner: not isinstance(planner, NoTools))
+    names = [planner.name for planner in planners]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"planners: two are named {twice[0]!r}; give each a name of its own")
     height, width = benchmark.degraded.shape[1:3]
     simulator.measure(height, width)
     runner = _Runner(planners, benchmark, simulator, tree_folder, judges.tree_metrics(judge))
@@ -70,7 +75,7 @@ def evaluate(
     if folder:  # now: a folder that cannot be made is not to be found out at the end
         (folder / "samples").mkdir(parents=True, exist_ok=True)
     wanted = choose_samples(benchmark.mix) if folder else []
-    sampled = reference if reference in {planner.name for planner in planners} else planners[-1].name
+    sampled = reference if reference in names else planners[-1].name
     records: list[Record] = []
     samples: dict[int, np.ndarray] = {}
     for record, image in runner.run(progress):

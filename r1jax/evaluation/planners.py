@@ -200,16 +200,17 @@ class AgentPlanner:
 
 
 def find_best_fixed_order(worlds: Sequence[World]) -> tuple[str, ...]:
-    """Returns an order that scores well on average over the photos of all worlds; give it training photos.
-
-    It is grown tool by tool, as long as the mean score rises: an order behind a worse step is not found.
-    """
+    """Returns an order that scores well on average over the photos of all worlds; give it training photos."""
     simulator = worlds[0].simulator
-    actions = sequences(np.array([_grow(worlds)]), simulator.num_tools, simulator.horizon)[0]
+    actions = sequences(np.array([grow_fixed_order(worlds)]), simulator.num_tools, simulator.horizon)[0]
     return tuple(simulator.names[action] for action in actions if action != NO_CALL)
 
 
-def _grow(worlds: Sequence[World]) -> int:
+def grow_fixed_order(worlds: Sequence[World]) -> int:
+    """Returns the state that the order ends in; it is grown tool by tool, as long as the mean score rises.
+
+    An order behind a worse step is not found.
+    """
     node, best = 0, _mean_score(worlds, 0)
     for _ in range(worlds[0].horizon):
         children = [node * worlds[0].num_tools + 1 + tool for tool in range(worlds[0].num_tools)]

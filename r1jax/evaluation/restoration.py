@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from r1jax.agent.agent import Agent, load_agent
+from r1jax.agent.agent import Agent, agent_file, load_agent
 from r1jax.errors import UsageError
 from r1jax.evaluation.search import Node, Problem, Search
 from r1jax.images.convert import quantise, to_float, to_uint8
@@ -70,13 +70,15 @@ def restore(
     if isinstance(agent, Agent):
         restorer = Restorer(agent)
     else:
-        restorer = _loaded_restorer(None if agent is None else str(agent), toolbox)
+        file = agent_file(agent, toolbox)
+        restorer = _loaded_restorer(file, file.stat().st_mtime_ns)
     return restorer(pixels, upscale, search=search)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded_restorer(path: str | None, toolbox: str) -> "Restorer":
-    return Restorer(load_agent(path, toolbox))
+def _loaded_restorer(file: pathlib.Path, written: int) -> "Restorer":
+    """`written` tells an agent from the one that was trained into the same file before."""
+    return Restorer(load_agent(file))
 
 
 class Restorer:

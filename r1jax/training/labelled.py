@@ -4,6 +4,7 @@ A folder holds shards 00012.npz of groups of eight images of one crop: clean, de
 a shard lie the statistics that a quality net takes of its images, computed once.
 """
 
+import io
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from r1jax.errors import UsageError
+from r1jax.files import write_whole
 from r1jax.images.convert import to_float
 from r1jax.nets.quality_net import QualityNet
 
@@ -37,9 +39,9 @@ def labelled_statistics(folders: Sequence[pathlib.Path], net: QualityNet) -> Ite
             raise UsageError(f"{folder}: holds no labelled images; `launch/train_lite_scorer.py label` makes them")
     for path in (path for folder in folders for path in shards_of(folder)):
         shard, cached = np.load(path), path.with_suffix(f".{net.num_statistics}.npy")
-        if not cached.exists():
-            images, partial = shard["images"], path.with_suffix(".tmp.npy")
+        if not cached.exists() or cached.stat().st_mtime_ns < path.stat().st_mtime_ns:  # or: the shard was made anew
+            images, buffer = shard["images"], io.BytesIO()
             blocks = [to_float(images[i : i + 16]) for i in range(0, len(images), 16)]
-            np.save(partial, np.concatenate([np.asarray(statistics(params, block)) for block in blocks]))
-            partial.replace(cached)
+            np.save(buffer, np.concatenate([np.asarray(statistics(params, block)) for block in blocks]))
+            write_whole(cached, buffer.getvalue())
         yield {key: shard[key] for key in shard if key != "images"} | {"statistics": np.load(cached)}

@@ -97,7 +97,13 @@ def run_sweep(
     rows, results = [], _Results(eval_tree, load)
     for place, (variant, _) in enumerate(variants):
         mine = slice(place * seeds, (place + 1) * seeds)
-        rows.append(_row(variant, folder / _folder_name(variant), results.of(work[mine]), statuses[mine]))
+        figures, status = [], statuses[mine]
+        try:
+            figures = results.of(work[mine])
+        except R1JaxError as error:  # the tree that the variant alone names: the table of the others is worth having
+            print(f"r1jax: {error}", file=sys.stderr)
+            status = ["not evaluated"]
+        rows.append(_row(variant, folder / _folder_name(variant), figures, status))
     if not dry_run:
         write_whole(folder / "sweep.jsonl", "".join(json.dumps(row) + "\n" for row in planners + rows))
         _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
@@ -134,17 +140,18 @@ def rows_on_tree(
     of its share over photos.
 
     Args:
-      config: its environment is used, or the agent's own.
+      config: its environment is used, or the agent's own; scores are those of its scorer.
       eval_tree: the tree that they are evaluated on.
-      tree: what the best fixed order is chosen on; without it there is no such row.
+      tree: what the best fixed order is chosen on; without it, or where it has a beam, there is no such row.
 
     Raises:
       UsageError: the tree does not belong to the config or the agent.
     """
     from r1jax.training.tree_evaluation import TreeEvaluation
 
-    if agent is not None:
-        config = agent.config
+    if agent is not None:  # what its own training was rewarded by does not matter here
+        env = dataclasses.replace(agent.config.env, guard_weight=0.0)
+        config = dataclasses.replace(agent.config, env=env, reward=dataclasses.replace(config.reward, metric=""))
     evaluation = TreeEvaluation(config, eval_tree)
     figures = dict(evaluation.planners(tree)) | ({"agent": evaluation.with_interval(agent)} if agent else {})
     named = {name: {f"eval/{key}": value for key, value in values.items()} for name, values in figures.items()}
@@ -261,20 +268,21 @@ class _Results:
 
     def __init__(self, eval_tree: str | None, load: Callable[[str], "TrainingTree"]):
         self._eval_tree, self._load = eval_tree, load
+        self._evaluations: dict[Any, Any] = {}  # runs that differ by their seed share one
 
     def of(self, runs: Sequence[Job]) -> list[dict[str, float]]:
         """Returns the figures of each of a variant's runs that has any."""
         if self._eval_tree is None:
             return [result for result in (_last_evaluation(job.run) for job in runs) if result]
-        complete = [job for job in runs if _complete(job)]
-        return self._on_tree(complete, _fill(self._eval_tree, complete[0].config)) if complete else []
+        return [self._on_tree(job, _fill(self._eval_tree, job.config)) for job in runs if _complete(job)]
 
-    def _on_tree(self, runs: Sequence[Job], folder: str) -> list[dict[str, float]]:
+    def _on_tree(self, job: Job, folder: str) -> dict[str, float]:
         from r1jax.training.tree_evaluation import TreeEvaluation
 
-        evaluate = TreeEvaluation(runs[0].config, self._load(folder))
-        figures = [evaluate(load_agent(job.run)) for job in runs]
-        return [{f"eval/{name}": value for name, value in found.items()} for found in figures]
+        key = (folder, repr(dataclasses.replace(job.config, seed=0)))
+        if key not in self._evaluations:
+            self._evaluations[key] = TreeEvaluation(job.config, self._load(folder))
+        return {f"eval/{name}": value for name, value in self._evaluations[key](load_agent(job.run)).items()}
 
 
 def _row(

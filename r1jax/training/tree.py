@@ -275,7 +275,8 @@ class TrainingTree:
 def describe_tree(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what tells trees apart that a run must not be moved between, from what stands in tree.json."""
     names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
-    of = hashlib.sha256(json.dumps([meta["images"], meta.get("apart", False)]).encode()).hexdigest()[:16]
+    images = [meta["images"], meta.get("apart", False), *(meta[name] for name in ("clean_share", "pixels") if name in meta)]
+    of = hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]
     return {name: meta[name] for name in names} | {"beam": meta.get("beam", 0), "of": of}
 
 

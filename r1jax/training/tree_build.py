@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, UInt8
 from r1jax.agent.agent import make_environment
 from r1jax.agent.encoder import encoder
 from r1jax.config import Config, to_dict
-from r1jax.degradations.dataset import NamedPhoto, degraded_pair, load_photos
+from r1jax.degradations.dataset import NamedPhoto, degraded_pair, load_photos, photo_hashes
 from r1jax.degradations.mixes import Mix, mix_name, training_mixes
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import judges
@@ -32,6 +32,7 @@ from r1jax.files import write_whole
 from r1jax.images.convert import quantise, to_float
 from r1jax.images.fidelity import structure_kept
 from r1jax.training.tree import META_FILE, STRUCTURE, identify, image_path
+from r1jax.weights.recorded import digest
 
 _STATE_BYTES = 40  # of a state without its features, compressed
 
@@ -206,6 +207,8 @@ def _meta(
         **identify(config),
         "effect": simulator.fingerprint(images.crop, images.crop),
         "crop": images.crop,
+        "clean_share": images.clean_share,
+        "pixels": digest(photo_hashes(images.photos)),
         "seed": images.seed,
         "dtype": dtype,
         "num_images": count,
@@ -224,7 +227,8 @@ def claim_tree(folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
     path = folder / META_FILE
     if path.is_file():
         old = json.loads(path.read_text())
-        for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", "seed", "dtype", "beam", "apart"):
+        told = [name for name in ("clean_share", "pixels") if name in old]  # a tree of an earlier version does not say
+        for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", *told, "seed", "dtype", "beam", "apart"):
             if (held := old.get(name, 0)) != (wanted := meta.get(name, 0)):
                 raise UsageError(f"{folder}: holds a tree with {name} {held}, not {wanted}; use another folder")
         shared = min(len(old["images"]), len(meta["images"]))

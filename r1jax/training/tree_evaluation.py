@@ -1,6 +1,8 @@
 """Evaluation on a tree of held-out photos: the likeliest actions, and simple planners, by look-ups in place of tools."""
 
+import types
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,8 +10,12 @@ from jaxtyping import Int
 
 from r1jax.agent.agent import Agent, make_environment
 from r1jax.config import Config
+from r1jax.env.environment import Environment
 from r1jax.errors import UsageError
+from r1jax.evaluation.planners import Greedy, Oracle, grow_fixed_order
+from r1jax.evaluation.simulator import NO_CALL
 from r1jax.evaluation.statistics import group_mean, made_worse, paired_interval
+from r1jax.evaluation.world import sequences
 from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import TrainingTree, reached
 
@@ -52,19 +58,32 @@ class TreeEvaluation:
         """Returns the same figures for what needs no training, by the names that `r1jax evaluate` gives them.
 
         They are random tools, the order of tools that scores best on the images of `training`, greedy by score, and the
-        oracle, which takes the best of all that can be reached.
+        oracle. A tree with a beam cannot tell the best order: what an order
+        makes of the states that were left out is not known.
+
+        Raises:
+          UsageError: `training` has fewer tools or calls.
         """
-        num_images, num_tools = self._children[self._tree.roots].shape
-        calls = np.repeat(np.arange(self._env.horizon + 1), num_tools ** np.arange(self._env.horizon + 1))
         rows = {"random": self._random()}
-        if training is not None:
+        if training is not None and not training.meta.get("beam"):
+            self._check_order(training)
             children = training.children_by(self._env.toolbox.names)
-            scores = training.scores[reached(children, training.roots, self._env.horizon)]
-            order = int(np.argmax([group_mean(column, training.mixes) for column in scores.T]))
-            rows["fixed order"] = self._figures(self._reached[:, order], np.full(num_images, calls[order]))
-        rows["greedy"] = self._greedy()
-        best = self._tree.scores[self._reached].argmax(1)  # the first of equals has the fewest calls
-        return rows | {"oracle": self._figures(self._reached[np.arange(num_images), best], calls[best])}
+            order = grow_fixed_order([_world(training, reached(children, training.roots, self._env.horizon), self._env)])
+            rows["fixed order"] = self._ending_in(np.full(len(self._tree.roots), order))
+        world = _world(self._tree, self._reached, self._env)
+        return rows | {planner.name: self._ending_in(planner.plan(world)) for planner in (Greedy(), Oracle())}
+
+    def _ending_in(self, nodes: Int[np.ndarray, " r"]) -> dict[str, float]:
+        """Returns the figures of ending in these states, by their places in the heap's order."""
+        calls = (sequences(nodes, len(self._env.toolbox), self._env.horizon) != NO_CALL).sum(1)
+        return self._figures(self._reached[np.arange(len(nodes)), nodes], calls)
+
+    def _check_order(self, training: TrainingTree) -> None:
+        tools, horizon = list(training.meta["tools"]), training.meta["horizon"]
+        if horizon < self._env.horizon:
+            raise UsageError(f"the fixed order wants {self._env.horizon} calls; the tree has {horizon}")
+        if lacking := [name for name in self._env.toolbox.names if name not in tools]:
+            raise UsageError(f"the fixed order wants the tool {lacking[0]}; the tree has {', '.join(tools)}")
 
     def _random(self) -> dict[str, float]:
         rng, count = np.random.default_rng(0), len(self._tree.roots)
@@ -79,15 +98,6 @@ class TreeEvaluation:
             runs.append(self._figures(state, calls))
         return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
 
-    def _greedy(self) -> dict[str, float]:
-        state, calls, scores = self._tree.roots, np.zeros(len(self._tree.roots), int), self._tree.scores
-        for _ in range(self._env.horizon):
-            made = self._children[state]
-            best = made[np.arange(len(made)), scores[made].argmax(1)]
-            better = scores[best] > scores[state]  # where none is better, none will be
-            state, calls = np.where(better, best, state), calls + better
-        return self._figures(state, calls)
-
     def _figures(self, final: Int[np.ndarray, " r"], calls: Int[np.ndarray, " r"]) -> dict[str, float]:
         tree = self._tree
         gain = tree.scores[final] - tree.scores[tree.roots]
@@ -96,3 +106,15 @@ class TreeEvaluation:
             values[f"{name}_gain"] = metric[final] - metric[tree.roots]
         means = {name: group_mean(np.asarray(value, float), tree.mixes) for name, value in values.items()}
         return means | {"share": group_mean(gain, tree.mixes, self._best)}
+
+
+def _world(tree: TrainingTree, states: Int[np.ndarray, "r s"], env: Environment) -> Any:
+    """Returns what those planners ask of a `World` that look at scores alone, by look-ups."""
+    scores = tree.scores[states]
+    return types.SimpleNamespace(
+        num_photos=len(scores),
+        num_tools=len(env.toolbox),
+        horizon=env.horizon,
+        scores=lambda photos, nodes: scores[photos, nodes],
+        all_scores=lambda: scores,
+    )

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from r1jax.errors import R1JaxError
+from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import benchmark as benchmark_module
 from r1jax.evaluation.benchmark import best_fixed_order, choose_samples, evaluate
 from r1jax.evaluation.judges import tree_metrics
@@ -44,6 +44,12 @@ def test_rows(make_benchmark, quiet):
         expected = group_mean(np.asarray(metric(benchmark.degraded, benchmark.clean)), benchmark.mix)
         assert rows["input"][name] == pytest.approx(expected, abs=1e-4)
     assert rows["input"]["psnr"] != pytest.approx(rows["input"]["psnr_y"], abs=0.1)
+
+
+def test_two_planners_of_one_name_are_refused(make_benchmark, quiet):
+    toy, benchmark = make_benchmark()
+    with pytest.raises(UsageError, match="two are named 'greedy'"):
+        evaluate([Greedy(), Greedy()], benchmark, toy.simulator, progress=False)
 
 
 def test_metrics_without_a_reference_stand_in_their_own_ranges(make_benchmark, quiet, monkeypatch):

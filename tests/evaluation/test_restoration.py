@@ -1,11 +1,13 @@
 """Photos of any size go through the agent whole: padding, views, tiles and tools that are never tiled."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from r1jax import restore
-from r1jax.agent import Agent, Policy, encoder, load_agent, make_environment
+from r1jax.agent import Agent, Policy, encoder, load_agent, make_environment, save_agent
 from r1jax.config import Config, override
 from r1jax.degradations import degrade, load_photos
 from r1jax.errors import UsageError
@@ -33,6 +35,16 @@ def test_it_is_deterministic_and_takes_a_file(photo, tmp_path):
     first, second = restore(noisy), restore(tmp_path / "noisy.png", agent=load_agent())
     assert first.plan == second.plan
     np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_an_agent_that_was_trained_anew_in_its_place_is_loaded_anew(photo, tmp_path):
+    agent = load_agent()
+    stops = {"actor.layers.2.bias": agent.params["actor.layers.2.bias"].at[-1].add(1e3)}
+    plans = []
+    for params in (agent.params, {**agent.params, **stops}):
+        save_agent(tmp_path, dataclasses.replace(agent, params=params))
+        plans.append(restore(photo, agent=tmp_path).plan)
+    assert plans[0] and not plans[1]
 
 
 def test_tiles_agree_with_the_whole(photo, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from r1jax.training.rollout import make_rollout
 from r1jax.training.tree import action_values, load_training_tree
 from r1jax.training.tree_build import build_training_tree, tree_images
 from r1jax.training.tree_evaluation import TreeEvaluation
-from r1jax.training.update import TrainState, make_update, optimiser
+from r1jax.training.update import TrainState, _worth, make_update, optimiser
 
 LEVELS = (0.25, 0.5, 1.0)
 
@@ -216,7 +217,24 @@ def test_a_metric_for_reward(config, tree, tmp_path):
         train(by_psnr, tmp_path / "images", progress=False)
 
 
-def test_a_beam_trains_and_does_not_evaluate(config, tmp_path):
+def test_what_a_beam_left_out_is_worth_what_the_critic_says(config, tmp_path):
+    make(config, tmp_path, beam=1)
+    env, *_ = build(config)
+    policy = load_training_tree(tmp_path).task(config, env)[1]
+    points = policy.encoder.params
+    params = dict(policy.init(jax.random.key(0)))
+    last = max(name for name in params if name.startswith("critic.") and name.endswith("bias"))
+    params[last] += 0.5
+    assert len(points.ends)
+    node, features = points.ends % 4, policy.encoder.apply(points, points.state[points.ends])
+    _, value = policy.apply(params, features, points.record[node], points.step[node])
+    assert np.abs(np.asarray(value) - 0.5).max() < 0.2 and np.ptp(value) > 0
+    wanted = action_values(points, value, 1, config.ppo.gamma)
+    np.testing.assert_allclose(_worth(policy, params, points, config), wanted, atol=1e-5)
+    assert np.abs(wanted - action_values(points, 0 * value, 1, config.ppo.gamma)).max() > 0.2
+
+
+def test_a_beam_trains_and_does_not_evaluate(config, tree, tmp_path):
     assert make(config, tmp_path, beam=1).complete == 8
     beam = load_training_tree(tmp_path)
     assert beam.summary["beam"] == 1
@@ -235,6 +253,7 @@ def test_a_beam_trains_and_does_not_evaluate(config, tmp_path):
         np.testing.assert_array_equal(step.discount, ~left_out)
     with pytest.raises(UsageError, match="without --beam"):
         TreeEvaluation(config, beam)
+    assert list(TreeEvaluation(config, tree).planners(beam)) == ["random", "greedy", "oracle"]  # no order can be told best
     with pytest.raises(UsageError, match="holds a tree with beam 1, not 0"):
         make(config, tmp_path)
 
@@ -304,6 +323,23 @@ def test_planners_on_a_tree(config, tree):
     assert rows["oracle"]["score_gain"] == pytest.approx(group_mean(gains, tree.mixes), abs=1e-5)
 
 
+def test_the_tree_of_the_fixed_order_must_have_its_tools_and_calls(config, tree, photos, tmp_path):
+    wider = probe_config(data__photos=str(photos), data__mixes="noise,dark", data__crop=16, env__horizon=1)
+    make(wider, tmp_path / "shallow")
+    with pytest.raises(UsageError, match="fixed order wants 2 calls; the tree has 1"):
+        TreeEvaluation(config, tree).planners(load_training_tree(tmp_path / "shallow"))
+    make(override(config, {"env.toolbox": ("probe_noop", "probe_darken")}), tmp_path / "fewer")
+    with pytest.raises(UsageError, match="fixed order wants the tool probe_brighten; the tree has probe_noop, probe_darken"):
+        TreeEvaluation(config, tree).planners(load_training_tree(tmp_path / "fewer"))
+
+
+def test_an_agent_is_evaluated_whatever_it_was_rewarded_by(config, tree):
+    rewarded = override(config, {"reward.scorer": "lite", "reward.metric": "psnr_y", "env.guard_weight": 0.5})
+    env, policy, params = build(config)
+    rows = [sweep.rows_on_tree(config, tree, agent=Agent(policy, params, env, own))[-1] for own in (config, rewarded)]
+    assert rows[0] == rows[1]
+
+
 def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_path, monkeypatch):
     held_out = tmp_path / "held_out"
     make(config, held_out, num_images=4, seed=1)
@@ -329,6 +365,20 @@ def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_p
         assert rows[-1]["eval/share"] == wanted["share"]
         assert rows[-1]["eval/share/low"] <= wanted["share"] <= rows[-1]["eval/share/high"]
     assert len(asked) == 1  # a complete run is not done again
+
+
+def test_a_tree_is_not_gone_on_with_other_images(config, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    config = override(config, {"data.photos": str(tmp_path / "photos")})
+    make(config, tmp_path / "tree", part=(0, 2))
+    with pytest.raises(UsageError, match=r"holds a tree with clean_share 0\.5, not 1\.0"):
+        make(override(config, {"data.clean_share": 1.0}), tmp_path / "tree")
+    before = load_training_tree(tmp_path / "tree").summary["of"]
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"level_{LEVELS[0]}.png")
+    with pytest.raises(UsageError, match="holds a tree with pixels"):
+        make(config, tmp_path / "tree")
+    make(config, tmp_path / "other", part=(0, 2))
+    assert load_training_tree(tmp_path / "other").summary["of"] != before
 
 
 def test_a_folder_holds_one_tree(config, folder, photos, tmp_path):
