@@ -109,7 +109,7 @@ def _named(text: str) -> str:
 
 def _for_photos(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("restore", commands.run_restore, "Restore photos with an agent and print the plans that it took.")
-    sub.add_argument("images", nargs="+", type=_named, help="files, folders, patterns")
+    sub.add_argument("images", nargs="+", type=_named, help="files, folders (but not those in them), patterns")
     sub.add_argument("-o", "--output", type=_named, help="a file for one image, else a folder (default: NAME_restored.png)")
     whose = sub.add_mutually_exclusive_group()
     whose.add_argument("--agent", help="a trained agent or its run folder (default: the shipped one)")
@@ -127,7 +127,7 @@ def _for_photos(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--mixes", default="all", help="A, B, C, single, wide, all, or mixes such as rain+haze,noise+jpeg")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--depth", help="folder of depth maps, named like the photos (default: synthetic depth)")
-    sub.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    sub.add_argument("--overwrite", action="store_true", help="replace files that exist; those of other mixes stay")
 
 
 def _for_researchers(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -182,7 +182,7 @@ def _for_researchers(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _for_scorers(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("score", commands.run_score, "Print the quality score of images.")
-    sub.add_argument("images", nargs="+", help="files, folders, patterns")
+    sub.add_argument("images", nargs="+", help="files, folders (but not those in them), patterns")
     _scorer_arguments(sub)
 
     sub = command("serve-scorer", commands.run_serve_scorer, "Serve a scorer over HTTP, for --reward.scorer=remote.")

@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from r1jax.errors import R1JaxError, UsageError
@@ -26,21 +26,25 @@ def run_restore(args: argparse.Namespace) -> int:
 
     Search.parse(args.search)  # a wrong one before anything is loaded
     jobs, failures = _restore_jobs(args)
+    if kept := [target for _, target in jobs if target.exists() and not args.overwrite]:
+        more = f", and {len(kept) - 1} more" if len(kept) > 1 else ""
+        print(f"r1jax: {kept[0]}: exists already{more}; --overwrite replaces", file=sys.stderr)
+        jobs, failures = [job for job in jobs if job[1] not in kept], failures + len(kept)
     if not jobs:
         return 1
     restorer, rows = Restorer(load_agent(args.agent, args.toolbox)), []
-    if args.output and pathlib.Path(args.output) != jobs[0][1]:
+    if args.output:
         make_folder(jobs[0][1].parent)
     plan, planned = None, 0  # the plan that is followed, and by how many images
     for source, target in jobs:
         try:
             photo = read_image(source)
-            if target.exists() and not args.overwrite:
-                raise R1JaxError(f"{target}: exists already; --overwrite replaces it")
             plan = plan if planned < args.reuse_plan else None
             result = restorer(photo.pixels, args.upscale, search=args.search, plan=plan)
             plan, planned = result.plan, 1 if plan is None else planned + 1
             alpha = _enlarged(photo.alpha, args.upscale)
+            if alpha is not None and target.suffix.lower() in (".jpg", ".jpeg"):
+                print(f"r1jax: {target}: JPEG has no transparency; it is left out", file=sys.stderr)
             write_image(target, result.image, alpha, overwrite=args.overwrite)
         except R1JaxError as error:
             print(f"r1jax: {error}", file=sys.stderr)
@@ -49,7 +53,7 @@ def run_restore(args: argparse.Namespace) -> int:
         row = {"image": str(source), "output": str(target), "plan": result.plan, "scores": result.scores}
         rows.append(row)
         if not args.json:
-            print(_plan_line(row), flush=True)
+            print(_plan_line(row, args.upscale), flush=True)
     if args.json:
         print(json.dumps(rows))
     return 1 if failures else 0
@@ -65,37 +69,52 @@ def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pa
         try:
             found = list_images([path])
             if args.output is None and pathlib.Path(path).is_dir():  # what an earlier run has left beside them
-                made = {_beside(source) for source in found}
+                made = {target for source in found for target in (_beside(source), _beside(source, source.name))}
                 found = [source for source in found if source not in made]
             sources += found
         except R1JaxError as error:
             print(f"r1jax: {error}", file=sys.stderr)
             failures += 1
     if args.output is None:
-        return _apart(sources, [_beside(source) for source in sources]), failures
+        return _apart(sources, _beside), failures
     output = pathlib.Path(args.output)
     one_file = len(args.images) == 1 and pathlib.Path(args.images[0]).is_file() and not output.is_dir()
     if one_file and output.suffix.lower() in WRITABLE:
         return [(source, output) for source in sources], failures
     if output.suffix.lower() in WRITABLE and sources:
         raise UsageError(f"-o {output}: want a folder, there is more than one image")
-    if output.suffix and not output.is_dir():
-        raise UsageError(f"-o {output}: want a folder or one of {', '.join(WRITABLE)}")
-    return _apart(sources, [output / f"{source.stem}.png" for source in sources]), failures
+    if output.suffix and one_file:
+        raise UsageError(f"-o {output}: want a folder that exists, or one of {', '.join(WRITABLE)}")
+    return _apart(sources, lambda source, name: output / f"{name}.png"), failures
 
 
-def _beside(source: pathlib.Path) -> pathlib.Path:
-    return source.with_name(f"{source.stem}_restored.png")
+def _beside(source: pathlib.Path, name: str = "") -> pathlib.Path:
+    return source.with_name(f"{name or source.stem}_restored.png")
 
 
 def _apart(
-    sources: Sequence[pathlib.Path], targets: Sequence[pathlib.Path]
+    sources: Sequence[pathlib.Path], place: Callable[[pathlib.Path, str], pathlib.Path]
 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
-    """Returns (source, target) of each image; raises UsageError where two would be written to one place."""
-    twice = [target for target, count in collections.Counter(targets).items() if count > 1]
-    if twice:
-        raise UsageError(f"{twice[0]}: two images would be written here; rename one or restore them apart")
-    return list(zip(sources, targets, strict=True))
+    """Returns (source, target) of each image; two that differ by their ending only keep it: photo.jpg.png.
+
+    Args:
+      place: returns where an image goes under a name without ending.
+
+    Raises:
+      UsageError: two images would be written to one place.
+    """
+    counts = collections.Counter(place(source, source.stem) for source in sources)
+    jobs = []
+    for source in sources:
+        target = place(source, source.stem)
+        jobs.append((source, target if counts[target] == 1 else place(source, source.name)))
+    first: dict[pathlib.Path, pathlib.Path] = {}
+    for source, target in jobs:
+        if target in first:
+            hint = "rename one or restore them apart"
+            raise UsageError(f"{first[target]} and {source}: both would be written to {target}; {hint}")
+        first[target] = source
+    return jobs
 
 
 def _enlarged(alpha: Any, upscale: int) -> Any:
@@ -107,11 +126,11 @@ def _enlarged(alpha: Any, upscale: int) -> Any:
     return to_uint8(resize_bicubic(to_float(alpha)[..., None], height * upscale, width * upscale))[..., 0]
 
 
-def _plan_line(row: dict[str, Any]) -> str:
+def _plan_line(row: dict[str, Any], upscale: int) -> str:
     """photo.jpg  2.11 -> denoise 3.02 -> dejpeg 3.20  out.png"""
     scores = [f"{score:.2f}" for score in row["scores"]]
     steps = [f"{tool} {score}" for tool, score in zip(row["plan"], scores[1:], strict=True)]
-    plan = " -> ".join([scores[0], *steps]) if steps else f"{scores[0]}, nothing to do"
+    plan = " -> ".join([scores[0], *steps]) if steps else f"{scores[0]}, {'nothing' if upscale == 1 else 'no more'} to do"
     return f"{row['image']}: {plan}  [{row['output']}]"
 
 
@@ -256,7 +275,8 @@ def run_train(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run": str(run), "seconds": round(result.seconds, 1), **summary}))
     else:
-        print(f"trained {config.ppo.updates} updates in {result.seconds:.0f} s: {run}")
+        done = f"trained {result.trained} updates in {result.seconds:.0f} s" if result.trained else "is complete already"
+        print(f"{done}: {run}")
     return 0
 
 
@@ -300,6 +320,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         raise UsageError("--order-tree: is for --tree; on images the fixed order is found on those of the config")
     table = run_evaluation(
         config,
+        overrides=tuple(args.overrides),
         checkpoint=args.checkpoint,
         toolbox=args.toolbox,
         planners=(args.planners or "random,fixed,greedy,agent").split(","),

@@ -25,7 +25,7 @@ class DataConfig:
     """Where photos come from and how they are degraded."""
 
     photos: str = "builtin:train"  # a folder, or the shipped crops: builtin:train, builtin:test
-    mixes: str = "A"  # group A, B, C, "single" (the eight operations alone), or mixes "noise+jpeg,rain+haze"
+    mixes: str = "A"  # group A, B, C, "single" (the eight operations alone), "wide", all, or mixes "noise+jpeg,rain+haze"
     extra_mixes: str = ""  # for training only, on half of its images: "wide" is all but A and what holds a mix of B or C
     crop: int = 128  # side of the square training crop, pixels
     clean_share: float = 0.0  # share of training images left undegraded, so that STOP at once is sometimes right

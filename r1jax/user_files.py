@@ -1,6 +1,7 @@
 """A user's Python files: configs and tools. What goes wrong in one is a line that names the file and the line in it."""
 
 import importlib.util
+import os
 import pathlib
 import sys
 import traceback
@@ -37,8 +38,9 @@ def call(function: Callable[[], T], path: pathlib.Path) -> T:
     except R1JaxError:
         raise
     except Exception as error:
-        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (frames or [None])[-1]
+        names = {str(path), os.path.abspath(path)}
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename in names else (frames or [None])[-1]
         place = f"{path}:{line}" if line else str(path)
         message = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
         raise UsageError(f"{place}: {type(error).__name__}: {message}") from error

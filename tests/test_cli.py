@@ -41,8 +41,11 @@ def test_restore_a_folder(photos, tmp_path, capsys):
         assert len(row["scores"]) == len(row["plan"]) + 1
     before = pathlib.Path(rows[0]["output"]).read_bytes()
     code, out, err = run(capsys, "restore", photos, "-o", tmp_path / "out")
-    assert code == 1 and out == "" and err.count("--overwrite") == 2
+    assert code == 1 and out == "" and err.count("\n") == 1 and "exists already, and 1 more; --overwrite replaces" in err
     assert pathlib.Path(rows[0]["output"]).read_bytes() == before
+    pathlib.Path(rows[1]["output"]).unlink()  # an interrupted folder goes on
+    code, out, _ = run(capsys, "restore", photos, "-o", tmp_path / "out", "--json")
+    assert code == 1 and [row["output"] for row in json.loads(out)] == [rows[1]["output"]]
     assert run(capsys, "restore", photos, "-o", tmp_path / "out", "--overwrite")[0] == 0
 
 
@@ -113,13 +116,25 @@ def test_a_folder_s_own_results_are_not_restored_again(tmp_path, capsys):
     assert code == 0 and [pathlib.Path(row["image"]).name for row in json.loads(out)] == ["x.png", "y_restored.png"]
 
 
+def test_two_images_of_one_stem_keep_their_endings(tmp_path, capsys):
+    for name in ("x.png", "x.bmp", "y.png"):
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
+    wanted = ["x.bmp_restored.png", "x.png_restored.png", "y_restored.png"]
+    for _ in range(2):  # the second time its own results are none of the folder's photos
+        assert run(capsys, "restore", tmp_path, "--overwrite")[0] == 0
+        assert sorted(path.name for path in tmp_path.glob("*_restored.png")) == wanted
+    assert run(capsys, "restore", tmp_path / "x.png", tmp_path / "x.bmp", "-o", tmp_path / "out.v2")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out.v2").iterdir()) == ["x.bmp.png", "x.png.png"]
+
+
 def test_two_images_for_one_place_are_refused_before_anything_is_made(tmp_path, capsys):
-    for name in ("x.png", "x.bmp"):
+    (tmp_path / "more").mkdir()
+    for name in ("x.png", "more/x.png"):
         Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
     before = sorted(tmp_path.iterdir())
-    for more in ([], ["-o", tmp_path / "out"]):
-        code, _, err = run(capsys, "restore", tmp_path / "x.png", tmp_path / "x.bmp", "--overwrite", *more)
-        assert code == 2 and "two images would be written here" in err and err.count("\n") == 1
+    code, _, err = run(capsys, "restore", tmp_path / "x.png", tmp_path / "more" / "x.png", "-o", tmp_path / "out")
+    message = f"{tmp_path}/x.png and {tmp_path}/more/x.png: both would be written to {tmp_path}/out/x.png.png"
+    assert code == 2 and message in err and err.count("\n") == 1
     code, _, err = run(capsys, "restore", tmp_path / "x.png", "-o", tmp_path / "out", "--agent", tmp_path / "none")
     assert code == 2 and "no agent here" in err
     assert sorted(tmp_path.iterdir()) == before
@@ -129,8 +144,10 @@ def test_a_target_that_cannot_be_written_is_one_line(photos, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     code, _, err = run(capsys, "restore", photos, "-o", tmp_path / "file" / "out")
     assert code == 1 and err.count("\n") == 1 and "cannot be made" in err
-    code, _, err = run(capsys, "restore", next(photos.glob("*.png")), "-o", tmp_path / "none" / "out.png")
-    assert code == 1 and err.count("\n") == 1
+    code, _, err = run(capsys, "restore", next(photos.glob("*.png")), "-o", tmp_path / "file" / "out.png")
+    assert code == 1 and err.count("\n") == 1 and "cannot be made" in err
+    assert run(capsys, "restore", next(photos.glob("*.png")), "-o", tmp_path / "new" / "out.png")[0] == 0
+    assert (tmp_path / "new" / "out.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +179,12 @@ def test_a_target_that_cannot_be_written_is_one_line(photos, tmp_path, capsys):
         (["train", "configs/quickstart.py", "--eval.every=0", "--eval-tree", "t"], "--eval-tree: eval.every=0"),
         (["evaluate", "configs/quickstart.py", "--tree", "t", "--per-mix", "2"], "--per-mix: has no meaning with --tree"),
         (["evaluate", "configs/quickstart.py", "--tree", "t", "--seed=2"], "--seed: has no meaning with --tree"),
+        (["evaluate", "configs/quickstart.py", "--order-tree", "t"], "--order-tree: is for --tree"),
+        (["evaluate", "configs/quickstart.py", "--env.toolbox=clahe"], "--env.toolbox=('clahe',): the agent has ('lite',);"),
+        (["evaluate", "configs/quickstart.py", "--mixes", "Z"], "degradation 'Z' is unknown; there are low resolution, "),
+        (["train", "configs/quickstart.py", "--data.mixes=noise+noise"], "data.mixes: the mix 'noise+noise' has"),
+        (["synth", "README.md", "-o", "out"], "README.md': a file; want a folder"),
+        (["tree", "build", "configs/quickstart.py", "-o", "README.md"], "README.md: a file; want a folder for the tree"),
         (["evaluate", "configs/quickstart.py", "--toolbox", "full"], "toolbox 'full': no agent is shipped"),
         (["evaluate", "configs/quickstart.py", "--toolbox", "full", "--planners", "greedy"], "--planners has no agent"),
     ],

@@ -105,13 +105,15 @@ def test_options_of_a_scorer_are_plain_values_and_outlive_json():
         (PPO.replace("FIELD", "") + "def sweep():\n    yield {}[0]\n", "own.py:5: KeyError"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_one_line(text, message, tmp_path):
+def test_what_is_wrong_with_a_file_is_one_line(text, message, tmp_path, monkeypatch):
     path = tmp_path / "own.py"
     path.write_text(text)
-    with pytest.raises(UsageError, match=message) as caught:
-        configuration.load(path)
-        list(configuration.load_sweep(path))
-    assert "\n" not in str(caught.value)
+    monkeypatch.chdir(tmp_path)
+    for name in (path, "own.py"):
+        with pytest.raises(UsageError, match=message) as caught:
+            configuration.load(name)
+            list(configuration.load_sweep(name))
+        assert "\n" not in str(caught.value)
 
 
 def test_values_of_a_file_are_fitted_to_their_fields(tmp_path):

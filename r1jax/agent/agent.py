@@ -16,7 +16,7 @@ from r1jax.agent.policy import Params, Policy
 from r1jax.config import Config, from_dict, to_dict
 from r1jax.env.environment import Environment, State
 from r1jax.errors import R1JaxError, UsageError, WeightMismatch
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 from r1jax.tools.toolbox import toolbox
 from r1jax.weights import SHIPPED_AGENTS, weight_file
 
@@ -59,7 +59,7 @@ def save_agent(path: str | pathlib.Path, agent: Agent, half: bool = False) -> pa
     """
     path = pathlib.Path(path)
     file = path if path.suffix == ".safetensors" else path / _FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     metadata = {
         "config": to_dict(agent.config),
         "tools": list(agent.env.toolbox.names),
@@ -94,7 +94,10 @@ def load_agent(path: str | pathlib.Path | None = None, toolbox: str = "lite") ->
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise R1JaxError(f"{file}: not an agent's file; want the {_FILE} of a run, or the run's folder") from error
     config = from_dict(metadata["config"])
-    env = make_environment(config, tuple(metadata["tools"]))
+    try:
+        env = make_environment(config, tuple(metadata["tools"]))
+    except UsageError as error:
+        raise UsageError(f"{file}: its tools: {error}; is this the folder that it was trained in?") from error
     frozen = encoder(metadata["encoder"])
     trained_on = metadata.get("encoder_version", frozen.version)
     if trained_on != frozen.version:

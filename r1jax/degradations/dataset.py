@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def load_photos(spec: str) -> list[NamedPhoto]:
     else:
         folder = pathlib.Path(spec)
     if not folder.is_dir():
-        raise UsageError(f"photos {spec!r}: no such folder")
+        raise UsageError(f"photos {spec!r}: {'a file; want a folder' if folder.is_file() else 'no such folder'}")
     photos = [NamedPhoto(path.stem, read_image(path).pixels) for path in list_images([folder])]
     if not photos:
         raise UsageError(f"photos {spec!r}: the folder holds no image")
@@ -77,6 +78,13 @@ def photo_hashes(photos: list[NamedPhoto]) -> dict[str, str]:
         if found not in held:
             hashes[photo.name] = f"{held} {found}"
     return hashes
+
+
+def note_small(photos: list[NamedPhoto], side: int) -> None:
+    """Says on stderr how many photos `random_crop` must enlarge."""
+    if small := [photo for photo in photos if min(photo.pixels.shape[:2]) < side]:
+        them = f"{len(small)} of {len(photos)} photos are smaller than data.crop={side}"
+        print(f"r1jax: {them}, and mirrored to it: {small[0].name}, ...", file=sys.stderr)
 
 
 def random_crop(photo: UInt8[np.ndarray, "h w 3"], side: int, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:

@@ -79,29 +79,35 @@ def mix_name(mix: Mix) -> str:
     return "+".join(mix)
 
 
-def parse_mixes(text: str) -> tuple[Mix, ...]:
+def parse_mixes(text: str, field: str = "mixes") -> tuple[Mix, ...]:
     """Returns the mixes of a group ("A", "B", "C", "single", "wide", "all") or of a list "noise+jpeg,rain+haze".
 
+    Args:
+      field: where the text stands, for the error.
+
     Raises:
-      UsageError: a name is neither a group nor a degradation.
+      UsageError: a name is neither a group nor a degradation, or a mix has one twice.
     """
     if text == "all":
         return MIXES
     mixes: list[Mix] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        mixes += GROUPS[part] if part in GROUPS else [_parse_mix(part)]
+        mixes += GROUPS[part] if part in GROUPS else [_parse_mix(part, field)]
     if not mixes:
-        raise UsageError(f"mixes {text!r}: empty; give a group ({', '.join(GROUPS)}, all) or a list such as noise+jpeg")
+        raise UsageError(f"{field} {text!r}: empty; give a group ({', '.join(GROUPS)}, all) or a list such as noise+jpeg")
     return tuple(mixes)
 
 
-def _parse_mix(text: str) -> Mix:
+def _parse_mix(text: str, field: str) -> Mix:
     mix = tuple(key.strip().replace("_", " ") for key in text.split("+"))
     for key in mix:
         if key not in OPERATIONS:
             near = difflib.get_close_matches(key, [*OPERATIONS, *GROUPS], 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(OPERATIONS)}"
-            raise UsageError(f"degradation {key!r} is unknown; {hint}")
+            known = f"there are {', '.join(OPERATIONS)}, and the groups {', '.join(GROUPS)}, all"
+            hint = f"did you mean {near[0]!r}?" if near else known
+            raise UsageError(f"{field}: degradation {key!r} is unknown; {hint}")
+    if len(set(mix)) < len(mix):
+        raise UsageError(f"{field}: the mix {text!r} has a degradation twice; each is applied once")
     return mix
 
 
@@ -111,10 +117,10 @@ def training_mixes(mixes: str, extra: str) -> tuple[Mix, ...]:
     Raises:
       UsageError: as `parse_mixes`.
     """
-    first = parse_mixes(mixes)
+    first = parse_mixes(mixes, "data.mixes")
     if not extra:
         return first
-    second = parse_mixes(extra)
+    second = parse_mixes(extra, "data.extra_mixes")
     return first * max(1, round(len(second) / len(first))) + second * max(1, round(len(first) / len(second)))
 
 

@@ -38,7 +38,7 @@ def synthesise(
       UsageError: the folder is missing, two photos have one name, or `output` exists and `overwrite` is False.
       ImageError: a file cannot be read or written.
     """
-    parsed, output = tuple(dict.fromkeys(parse_mixes(mixes))), pathlib.Path(output)
+    parsed, output = tuple(dict.fromkeys(parse_mixes(mixes, "--mixes"))), pathlib.Path(output)
     if (output / "records.jsonl").exists() and not overwrite:
         raise UsageError(f"{output}: holds a data set already; --overwrite replaces its files")
     loaded = load_photos(photos)

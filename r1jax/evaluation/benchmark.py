@@ -22,7 +22,7 @@ from r1jax.evaluation.simulator import Simulator, measure_quality, path_of
 from r1jax.evaluation.table import Record, Table, summarise
 from r1jax.evaluation.tree import Metric, cached_tree
 from r1jax.evaluation.world import World
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 from r1jax.images.convert import to_uint8
 from r1jax.images.io import write_image
 
@@ -73,7 +73,7 @@ def evaluate(
     runner = _Runner(planners, benchmark, simulator, tree_folder, judges.tree_metrics(judge))
     runner.metrics |= judges.no_reference() if no_reference else {}
     if folder:  # now: a folder that cannot be made is not to be found out at the end
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "samples")
     wanted = choose_samples(benchmark.mix) if folder else []
     sampled = reference if reference in names else planners[-1].name
     records: list[Record] = []

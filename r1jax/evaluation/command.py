@@ -2,12 +2,12 @@
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from r1jax import user_files
 from r1jax.agent.agent import Agent, load_agent, make_environment
 from r1jax.config import Config
-from r1jax.degradations.dataset import build_benchmark, load_photos
+from r1jax.degradations.dataset import build_benchmark, load_photos, note_small
 from r1jax.degradations.mixes import parse_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import UsageError
@@ -26,6 +26,7 @@ _FIXED_ORDER_PHOTOS = 4  # photos a mix on which the fixed order is chosen
 def run_evaluation(
     config: Config,
     *,
+    overrides: Collection[str] = (),
     checkpoint: str | None = None,
     toolbox: str = "lite",
     planners: Sequence[str] = ("random", "fixed", "greedy", "agent"),
@@ -46,6 +47,7 @@ def run_evaluation(
     best fixed order is chosen on the config's training photos and mixes.
 
     Args:
+      overrides: names of fields that were set for this evaluation: an agent's own must be the same.
       planners: names, or "FILE.py:Class" for one of your own.
       checkpoint: a run folder or an agent; None is the shipped agent of `toolbox`, "lite" or "published".
       photos, mixes: by default `eval.photos` and `data.mixes` of the config.
@@ -61,9 +63,11 @@ def run_evaluation(
     if toolbox != "lite" and "agent" not in planners:
         raise UsageError(f"--toolbox {toolbox}: names the agent to evaluate, and --planners has no agent")
     agent = load_agent(checkpoint, toolbox) if checkpoint or "agent" in planners else None
-    env = _environment(agent, config) if agent else make_environment(config)
+    env = _environment(agent, config, overrides) if agent else make_environment(config)
     photos, mixes = photos or config.eval.photos, mixes or config.data.mixes
-    benchmark = build_benchmark(load_photos(photos), parse_mixes(mixes), config.data.crop, config.seed, per_mix)
+    clean = load_photos(photos)
+    note_small(clean, config.data.crop)
+    benchmark = build_benchmark(clean, parse_mixes(mixes), config.data.crop, config.seed, per_mix)
     tree_folder = pathlib.Path(trees) if trees else None
     with contextlib.ExitStack() as stack:
         simulator = Simulator(env, env.toolbox.params, open_scorer(config, stack))
@@ -88,8 +92,13 @@ def open_scorer(config: Config, stack: contextlib.ExitStack) -> Scorer | RewardS
     return scorer("lite", reward.options) if reward.scorer == "lite" else stack.enter_context(open_service(reward))
 
 
-def _environment(agent: Agent, config: Config) -> Environment:
+def _environment(agent: Agent, config: Config, overrides: Collection[str]) -> Environment:
     """The agent's tools under the config's horizon, which may be shorter than the agent's but not longer."""
+    for name in ("toolbox", "stop", "step_cost"):
+        given, own = getattr(config.env, name), getattr(agent.config.env, name)
+        if f"env.{name}" in overrides and given != own:
+            hint = "leave it out, or compare planners that need no agent: --planners random,fixed,greedy,oracle"
+            raise UsageError(f"--env.{name}={given}: the agent has {own}; {hint}")
     if config.env.horizon > agent.env.horizon:
         raise UsageError(
             f"env.horizon={config.env.horizon}: the agent was trained for {agent.env.horizon}; it cannot plan further"

@@ -13,7 +13,7 @@ from typing import Any
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import gallery, sections
 from r1jax.evaluation.page import page
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 
 
 def write_report(run_dir: str | pathlib.Path, out: str | pathlib.Path | None = None) -> pathlib.Path:
@@ -28,7 +28,7 @@ def write_report(run_dir: str | pathlib.Path, out: str | pathlib.Path | None = N
         raise UsageError(f"{run_dir}: no such run folder")
     path = pathlib.Path(out) if out else run_dir / "report.html"
     text = render(run_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, text)
     return path
 

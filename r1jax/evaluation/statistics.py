@@ -46,7 +46,8 @@ def paired_interval(
 ) -> Interval:
     """Returns `group_mean` of values - others with its 90% bootstrap interval.
 
-    2000 draws of photos with replacement; a mix that a draw leaves without images is left out of that draw.
+    2000 draws of photos with replacement; a mix that a draw leaves without images is left out of that draw. Of a single
+    photo the ends are NaN.
     """
     difference = np.asarray(values, float) - np.asarray(others, float)
     top, bottom = _by_mix_and_photo(difference, denominators, mix, photo)
@@ -55,7 +56,8 @@ def paired_interval(
         num_photos, np.full(num_photos, 1 / num_photos), _REPLICATES
     )
     means = _ratio_mean(top @ draws.T, bottom @ draws.T)
-    low, high = np.nanquantile(means, (0.05, 0.95)) if np.isfinite(means).any() else (np.nan, np.nan)
+    told = num_photos > 1 and np.isfinite(means).any()  # of one photo there is no other draw
+    low, high = np.nanquantile(means, (0.05, 0.95)) if told else (np.nan, np.nan)
     return Interval(float(low), float(_ratio_mean(top.sum(1), bottom.sum(1))), float(high))
 
 

@@ -173,10 +173,10 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def _interval(interval: Sequence[float] | None, form: str) -> str:
-    if interval is None or not np.all(np.isfinite(interval)):
+    if interval is None or not np.isfinite(interval[1]):
         return "-"
     low, value, high = (format(number, "+" + form) for number in interval)
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if np.all(np.isfinite(interval)) else value
 
 
 def _align(cells: list[list[str]]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from r1jax.evaluation.simulator import Simulator, measure_quality, num_states
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 
 Metric = Callable[..., Any]  # (image [b, h, w, 3], clean [b, h, w, 3]) in [0, 1] -> [b]
 Encode = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[np.ndarray, "n f"]]
@@ -193,7 +193,7 @@ def read_tree(path: pathlib.Path) -> Tree | None:
 
 def write_tree(path: pathlib.Path, tree: Tree) -> None:
     """Writes a tree to a file PATH.npz, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     arrays: dict[str, Any] = {f"metric_{name}": values for name, values in tree.metrics.items()}
     if tree.features is not None:
         arrays["features"] = tree.features

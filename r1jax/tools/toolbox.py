@@ -209,6 +209,11 @@ def _expand_file(part: str) -> list[str]:
     return [name] if name else list(_files[path])
 
 
+def file_of(tool: str) -> pathlib.Path | None:
+    """Returns the user's file that registered a tool; None: it is one of the package or of a notebook."""
+    return next((path for path, names in _files.items() if tool in names), None)
+
+
 def _import_file(path: pathlib.Path) -> tuple[str, ...]:
     """Runs a user's file and returns the tools that it registered, in order."""
     if not path.is_file():

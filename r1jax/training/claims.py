@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from r1jax.errors import UsageError
+from r1jax.files import make_folder
 
 SETTINGS_FILE = "settings.json"
 
@@ -28,7 +29,7 @@ def claim_settings(folder: pathlib.Path, settings: Mapping[str, Any], begun: boo
     if not path.is_file():
         if begun:
             raise UsageError(f"{folder}: holds a run without {SETTINGS_FILE}; use another {option}")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _write_first(path, json.dumps(wanted, indent=1) + "\n")
     held = json.loads(path.read_text())  # by now maybe another process's
     if difference := next(differences(held, wanted), None):

@@ -24,11 +24,12 @@ from r1jax.agent.agent import Agent, make_environment, save_agent
 from r1jax.agent.encoder import encoder
 from r1jax.agent.policy import Policy
 from r1jax.config import Config, DataConfig, PPOConfig, RewardConfig
-from r1jax.degradations.dataset import TrainingData, load_photos
+from r1jax.degradations.dataset import TrainingData, load_photos, note_small
 from r1jax.degradations.mixes import training_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.command import open_scorer
+from r1jax.files import make_folder
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
@@ -59,13 +60,14 @@ class TrainResult:
     Attributes:
       agent: as saved in run_dir/agent.
       history: the objects of metrics.jsonl, one an update.
-      seconds: of this call.
+      seconds, trained: time and updates of this call.
     """
 
     agent: Agent
     run_dir: pathlib.Path
     history: list[dict[str, Any]]
     seconds: float
+    trained: int
 
 
 def train(
@@ -126,6 +128,8 @@ def train(
             evaluate = make_evaluate(service if isinstance(service, RewardService) else open_scorer(config, stack))
         frozen = replicate(mesh, (tools, actor.encoder.params, scorer_params))
         act, learn = _programs(acting, actor, service, mode, mesh, update_policy)
+        if not tree:
+            _check_tools(env, config.data.crop)
         if first_process:  # now: a config that was refused up to here leaves no folder behind
             claim_folder(run_dir, config, origins)
 
@@ -179,7 +183,7 @@ def train(
         agent = _agent(policy, state, env, config)
         if first_process:
             save_agent(run_dir / "agent", agent)
-    return TrainResult(agent, run_dir, log.rows, time.perf_counter() - started)
+    return TrainResult(agent, run_dir, log.rows, time.perf_counter() - started, ppo.updates - done)
 
 
 def training_data(config: DataConfig) -> TrainingData:
@@ -189,7 +193,9 @@ def training_data(config: DataConfig) -> TrainingData:
       UsageError: no such photos or mixes.
     """
     mixes = training_mixes(config.mixes, config.extra_mixes)
-    return TrainingData(load_photos(config.photos), mixes, config.crop, config.clean_share)
+    photos = load_photos(config.photos)
+    note_small(photos, config.crop)
+    return TrainingData(photos, mixes, config.crop, config.clean_share)
 
 
 def _prefetched(pool: ThreadPoolExecutor, data: Data, config: Config, start: int) -> Iterator[Any]:
@@ -231,14 +237,26 @@ def _open_scorer(config: RewardConfig, run_dir: pathlib.Path, stack: contextlib.
     if config.mode != "graph":
         process = jax.process_index()
         log_path = run_dir / (f"scorer-{process}.log" if process else "scorer.log")
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        return stack.enter_context(open_service(config, log_path))
+        make_folder(log_path.parent)
+        try:
+            return stack.enter_context(open_service(config, log_path))
+        except R1JaxError:
+            with contextlib.suppress(OSError):
+                log_path.parent.rmdir()  # a scorer that was refused has left no log, and leaves no folder
+            raise
     graph = getattr(scorer(config.scorer, config.options), "graph", None)
     if graph is None:
         raise UsageError(
             f"reward.mode=graph: the scorer {config.scorer!r} is no Flax net; use ticket, outside or blocking"
         )
     return graph
+
+
+def _check_tools(env: Environment, side: int) -> None:
+    """Raises R1JaxError where a tool does not keep an image's shape."""
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    for tool in env.toolbox.tools:
+        jax.eval_shape(tool.checked_apply, tool.params, image)
 
 
 def _programs(

@@ -7,7 +7,7 @@ from typing import Any
 
 from r1jax.config import Config, from_dict, to_dict
 from r1jax.errors import UsageError
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 from r1jax.training.claims import differences
 
 _WORDS = {"tree": ("holds a run on", "images"), "init": ("holds a run that began from", "fresh parameters")}
@@ -22,17 +22,17 @@ def check_folder(run_dir: pathlib.Path, config: Config, resume: bool, origins: M
         file, (begins, nothing) = run_dir / f"{name}.json", _WORDS[name]
         held = json.loads(file.read_text()) if file.is_file() else None
         if held != origin:
-            raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another")
+            raise UsageError(f"{run_dir}: {begins} {held or nothing}, not {origin or nothing}; use another --run")
     old = from_dict(json.loads(path.read_text()))
     if difference := next(differences(to_dict(old), to_dict(config)), None):
-        raise UsageError(f"{run_dir}: holds a run with {difference}; use another")
+        raise UsageError(f"{run_dir}: holds a run with {difference}; use another --run (--init goes on from an agent)")
     if not resume:
         raise UsageError(f"{run_dir}: holds a run already; resume it or use another folder")
 
 
 def claim_folder(run_dir: pathlib.Path, config: Config, origins: Mapping[str, Any]) -> None:
     """Makes the folder this run's; config.json comes last."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     for name, origin in origins.items():
         file = run_dir / f"{name}.json"
         if origin:

@@ -25,7 +25,7 @@ from r1jax.agent.agent import Agent, load_agent
 from r1jax.config import Config
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tradeoff import tradeoff
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 from r1jax.training.logs import read_log
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _run_all(work: Sequence[Job], folder: pathlib.Path, jobs: int, slurm: Mappin
     """Runs what is not complete yet; returns each job's status."""
     open_jobs = [job for job in work if not _complete(job)]
     for job in open_jobs:
-        job.run.mkdir(parents=True, exist_ok=True)
+        make_folder(job.run)
     start = _on_slurm if slurm is not None else _on_this_machine
     # Programs are the same for all seeds, and for variants that differ in numbers only at run time.
     environment = {"JAX_COMPILATION_CACHE_DIR": str((folder / "xla").absolute())} | dict(os.environ)

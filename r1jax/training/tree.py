@@ -25,8 +25,8 @@ from r1jax.env.environment import Environment, State, TimeStep
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree
 from r1jax.reward.scorer import GraphScorer, identity, scorer
-from r1jax.tools.toolbox import toolbox
-from r1jax.weights.recorded import digest
+from r1jax.tools.toolbox import Tool, file_of, toolbox
+from r1jax.weights.recorded import digest, sha256_of
 
 META_FILE = "tree.json"
 STRUCTURE = "structure"  # the metric that a guard looks up
@@ -260,7 +260,8 @@ class TrainingTree:
         made, wanted = self.meta, identify(config)
         for tool, weights in wanted["tools"].items():
             if made["tools"].get(tool) != weights:
-                raise UsageError(f"the tree lacks the tool {tool} ({weights}); it has {made['tools']}; build another")
+                held = f"has another {tool}" if tool in made["tools"] else f"lacks the tool {tool}"
+                raise UsageError(f"the tree {held}; it was built with {', '.join(made['tools'])}; build another")
         for name in ("encoder", "scorer"):
             if made[name] != wanted[name]:
                 raise UsageError(f"the tree has {name} {made[name]}, this config {wanted[name]}; build another")
@@ -302,16 +303,24 @@ def describe_encoder(name: str) -> str:
 def identify(config: Config) -> dict[str, Any]:
     """Returns what a tree depends on besides its images: names and digests of tools, encoder and scorer.
 
-    A scorer that is no part of the package is known by its name alone: it may take minutes to load.
+    A scorer that is no part of the package is known by its name and its file alone: it may take minutes to load.
     """
     box = toolbox(config.env.toolbox)
     spec, options = config.reward.scorer, config.reward.options
     told = f"{spec} {json.dumps(dict(options), sort_keys=True)}" if options else spec
+    if ".py:" in spec:
+        told += f" ({sha256_of(pathlib.Path(spec.rpartition(':')[0]))[:16]})"
     return {
-        "tools": {tool.name: digest(tool.params) for tool in box.tools},
+        "tools": {tool.name: _describe_tool(tool) for tool in box.tools},
         "encoder": describe_encoder(config.agent.encoder),
         "scorer": f"{spec} ({identity(scorer(spec)).version})" if spec == "lite" else told,
     }
+
+
+def _describe_tool(tool: Tool) -> str:
+    """Returns the digest of a tool's weights, and of the user's file that it is from."""
+    file = file_of(tool.name)
+    return f"{digest(tool.params)} {sha256_of(file)[:16]}" if file else digest(tool.params)
 
 
 def load_training_tree(folder: str | pathlib.Path) -> TrainingTree:

@@ -21,19 +21,20 @@ from jaxtyping import Array, Float, UInt8
 from r1jax.agent.agent import make_environment
 from r1jax.agent.encoder import encoder
 from r1jax.config import Config, to_dict
-from r1jax.degradations.dataset import NamedPhoto, degraded_pair, load_photos, photo_hashes
+from r1jax.degradations.dataset import NamedPhoto, degraded_pair, load_photos, note_small, photo_hashes
 from r1jax.degradations.mixes import Mix, mix_name, training_mixes
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation import judges
 from r1jax.evaluation.command import open_scorer
 from r1jax.evaluation.simulator import Simulator, in_blocks, num_states
 from r1jax.evaluation.tree import Encode, Metric, build_tree, read_tree, write_tree
-from r1jax.files import write_whole
+from r1jax.files import make_folder, write_whole
 from r1jax.images.convert import quantise, to_float
 from r1jax.images.fidelity import structure_kept
 from r1jax.training.tree import META_FILE, STRUCTURE, identify, image_path
 from r1jax.weights.recorded import digest
 
+_WORDS = {"effect": "tools that do something else (digest)", "pixels": "photos of other pixels (digest)"}
 _STATE_BYTES = 40  # of a state without its features, compressed
 
 
@@ -97,7 +98,9 @@ def tree_images(config: Config, photos: str | None = None, seed: int = 0) -> Tre
     """
     data = config.data
     mixes = training_mixes(data.mixes, data.extra_mixes)
-    return TreeImages(load_photos(photos or data.photos), mixes, data.crop, data.clean_share, seed)
+    clean = load_photos(photos or data.photos)
+    note_small(clean, data.crop)
+    return TreeImages(clean, mixes, data.crop, data.clean_share, seed)
 
 
 def build_training_tree(
@@ -131,6 +134,8 @@ def build_training_tree(
       R1JaxError: the scorer gave no score, or a feature does not fit `dtype`.
     """
     started, folder = time.perf_counter(), pathlib.Path(folder)
+    if folder.is_file():
+        raise UsageError(f"{folder}: a file; want a folder for the tree")
     images = tree_images(config, photos, seed)
     count = num_images or len(images.photos) * len(images.mixes)
     env = make_environment(config)
@@ -230,13 +235,14 @@ def claim_tree(folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
         told = [name for name in ("clean_share", "pixels") if name in old]  # a tree of an earlier version does not say
         for name in ("horizon", "tools", "encoder", "scorer", "effect", "crop", *told, "seed", "dtype", "beam", "apart"):
             if (held := old.get(name, 0)) != (wanted := meta.get(name, 0)):
-                raise UsageError(f"{folder}: holds a tree with {name} {held}, not {wanted}; use another folder")
+                what = _WORDS.get(name, name)
+                raise UsageError(f"{folder}: holds a tree with {what} {held}, not {wanted}; use another folder")
         shared = min(len(old["images"]), len(meta["images"]))
         if old["images"][:shared] != meta["images"][:shared]:
             raise UsageError(f"{folder}: holds a tree of other photos or mixes; use another folder")
         if len(old["images"]) >= len(meta["images"]):
             return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_whole(path, json.dumps(meta, indent=1) + "\n")
 
 

@@ -59,3 +59,8 @@ def test_the_interval_of_a_share_divides_by_the_same_draw():
     best = np.array([1.0, 2.0, 4.0, 8.0])
     interval = paired_interval(0.75 * best, 0.25 * best, ["a"] * 4, list("wxyz"), best)
     np.testing.assert_allclose(interval, (0.5, 0.5, 0.5))
+
+
+def test_one_photo_has_no_interval():
+    low, value, high = paired_interval(np.array([2.0, 3.0]), np.zeros(2), ["a", "b"], ["one", "one"])
+    assert value == 2.5 and np.isnan([low, high]).all()

@@ -11,6 +11,7 @@ from probes import Flat, check_finished, greedy_actions, probe_config, start_on_
 
 from r1jax.agent.agent import load_agent
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.tools import register_tool
 from r1jax.training import loop
 from r1jax.training.logs import read_log
 from r1jax.training.loop import entropy_coef, train
@@ -86,7 +87,7 @@ def test_a_killed_run_resumes_to_the_same_end(straight, tmp_path):
 def test_a_finished_run_is_only_loaded(straight):
     data = Flat(LEVELS)
     again = run(straight.run_dir, data=data)
-    assert data.asked == []
+    assert data.asked == [] and (straight.trained, again.trained) == (6, 0)
     assert_same_run(again, straight)
 
 
@@ -250,6 +251,15 @@ def test_a_diverged_run_stops_before_it_saves(tmp_path):
     with pytest.raises(R1JaxError, match=r"update 1: (loss|grad_norm) is (nan|inf); try a lower ppo\.learning_rate"):
         run(tmp_path / "run", probe_config(ppo__learning_rate=1e30, **SHORT))
     assert not (tmp_path / "run" / "agent").exists()
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path):
+    register_tool("probe_grows", "test")(lambda x: jnp.repeat(x, 2, 1))
+    with pytest.raises(R1JaxError, match=r"turned shape .* it must keep it"):
+        train(probe_config(env__toolbox=("probe_grows",)), tmp_path / "grows", progress=False)
+    with pytest.raises(UsageError, match="unknown scorer 'wise'"):
+        train(probe_config(reward__scorer="wise", reward__mode="ticket"), tmp_path / "wise", progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_holds_one_run(straight):

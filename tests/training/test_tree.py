@@ -278,6 +278,21 @@ def test_a_tree_of_another_config_is_refused(tree, field, value, message):
         tree.check(probe_config(**{field: value}))
 
 
+def test_a_tree_knows_the_file_of_a_user_s_tool(photos, tmp_path):
+    file = tmp_path / "own.py"
+    text = "from r1jax.tools import register_tool\n@register_tool('paler')\ndef paler(x):\n    return 0.9 * x\n"
+    file.write_text(text)
+    config = probe_config(env__toolbox=(f"{file}:paler",), env__horizon=1, data__photos=str(photos), data__crop=16)
+    make(config, tmp_path / "tree", num_images=1)
+    tree = load_training_tree(tmp_path / "tree")
+    tree.check(config)
+    file.write_text(text.replace("0.9", "0.5"))
+    with pytest.raises(UsageError, match="the tree has another paler; it was built with paler; build another"):
+        tree.check(config)
+    with pytest.raises(UsageError, match="the tree lacks the tool probe_noop"):
+        tree.check(override(config, {"env.toolbox": ("probe_noop",)}))
+
+
 def test_fewer_tools_than_the_tree_has(config, tree):
     fewer = override(config, {"env.toolbox": ("probe_noop", "probe_darken")})
     tree.check(fewer)
@@ -375,7 +390,7 @@ def test_a_tree_is_not_gone_on_with_other_images(config, photos, tmp_path):
         make(override(config, {"data.clean_share": 1.0}), tmp_path / "tree")
     before = load_training_tree(tmp_path / "tree").summary["of"]
     Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"level_{LEVELS[0]}.png")
-    with pytest.raises(UsageError, match="holds a tree with pixels"):
+    with pytest.raises(UsageError, match="holds a tree with photos of other pixels"):
         make(config, tmp_path / "tree")
     make(config, tmp_path / "other", part=(0, 2))
     assert load_training_tree(tmp_path / "other").summary["of"] != before
