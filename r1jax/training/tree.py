@@ -133,17 +133,17 @@ class TreePolicy(Policy):
 
     def bind(self, params: Params, encoder_params: Points, num_decisions: int) -> Evaluate:
         """Returns the policy as a function of decisions' numbers."""
-        points = encoder_params
-
-        def one_by_one(seen: Int[Array, " b"], record: Array, step: Array) -> tuple[Array, Array]:
-            return self.apply(params, self.encoder.apply(points, points.state[seen]), record, step)
-
-        if num_decisions < len(points.state):
-            return one_by_one
-        features = self.encoder.apply(points, points.state)
-        images = len(points.state) // len(points.step)
-        logits, value = self.apply(params, features, jnp.tile(points.record, (images, 1)), jnp.tile(points.step, images))
+        count = len(encoder_params.state)
+        if num_decisions < count:
+            return lambda seen, record, step: self.at(params, encoder_params, seen)
+        logits, value = self.at(params, encoder_params, jnp.arange(count))
         return lambda seen, record, step: (logits[seen], value[seen])
+
+    def at(self, params: Params, points: Points, rows: Int[Array, " n"]) -> tuple[Float[Array, "n a"], Float[Array, " n"]]:
+        """Returns the logits and values of decisions, by their numbers."""
+        node = rows % len(points.step)
+        features = self.encoder.apply(points, points.state[rows])
+        return self.apply(params, features, points.record[node], points.step[node])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -81,7 +81,8 @@ def make_update(
     ppo, tx, decisions = config.ppo, optimiser(config.ppo), config.ppo.episodes * config.env.horizon
     check_algorithm(ppo)
     distil = ppo.algorithm == "distill"
-    if distil and not isinstance(policy, TreePolicy):
+    pupil = policy if distil and isinstance(policy, TreePolicy) else None
+    if distil and pupil is None:
         raise UsageError("ppo.algorithm=distill learns from a transition tree: give one by --tree")
     if not distil and decisions % ppo.minibatches:
         raise UsageError(f"ppo.minibatches={ppo.minibatches} does not divide {decisions} (ppo.episodes * env.horizon)")
@@ -105,11 +106,11 @@ def make_update(
             raise UsageError(f"ppo.minibatches={ppo.minibatches}: the tree has only {len(pool)} decisions to learn from")
         orders = [jax.random.permutation(k, pool)[:count] for k in jax.random.split(key, ppo.epochs)]
         rows = jnp.stack(orders).reshape(ppo.epochs * ppo.minibatches, -1)
-        worth = _worth(policy, state.params, encoder_params, config) if distil else None
+        worth = _worth(pupil, state.params, encoder_params, config) if pupil else None
 
         def loss(params: Params, rows: Array) -> tuple[Array, Metrics]:
-            if worth is not None:
-                return _lesson(policy, params, encoder_params, worth, rows, ppo)
+            if pupil and worth is not None:
+                return _lesson(pupil, params, encoder_params, worth, rows, ppo)
             evaluate = policy.bind(params, encoder_params, rows.size)
             return policy_loss(evaluate, jax.tree.map(lambda x: x[rows], batch), ppo, entropy_coef)
 
@@ -121,28 +122,21 @@ def make_update(
     return update
 
 
-def _worth(policy: Policy, params: Params, points: Points, config: Config) -> Float[Array, "r_p a"]:
+def _worth(policy: TreePolicy, params: Params, points: Points, config: Config) -> Float[Array, "r_p a"]:
     """Returns what each action of each of a tree's decisions is worth; what the tree does not know, by the critic."""
 
     def look(row: Int[Array, ""]) -> Float[Array, ""]:
-        return _see(policy, params, points, row[None])[1][0]
+        return policy.at(params, points, row[None])[1][0]
 
     value = jax.lax.map(look, points.ends, batch_size=_BLOCK)
     return action_values(points, value, int(config.env.stop), config.ppo.gamma)
 
 
-def _see(policy: Policy, params: Params, points: Points, rows: Int[Array, " n"]) -> tuple[Array, Array]:
-    """Returns the logits and values of some of a tree's decisions."""
-    node = rows % len(points.step)
-    features = policy.encoder.apply(points, points.state[rows])
-    return policy.apply(params, features, points.record[node], points.step[node])
-
-
 def _lesson(
-    policy: Policy, params: Params, points: Points, worth: Float[Array, "r_p a"], rows: Array, config: PPOConfig
+    policy: TreePolicy, params: Params, points: Points, worth: Float[Array, "r_p a"], rows: Array, config: PPOConfig
 ) -> tuple[Array, Metrics]:
     """Returns the loss of distillation on some of a tree's decisions, and metrics."""
-    logits, value = _see(policy, params, points, rows)
+    logits, value = policy.at(params, points, rows)
     loss, metrics = distillation_loss(logits, value, worth[rows], config)
     return loss, metrics | {"ratio_error": jnp.zeros(())}
 
