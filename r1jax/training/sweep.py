@@ -310,14 +310,15 @@ def interval(values: Sequence[float]) -> list[float] | None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows as a Markdown table: mean, and half the width of the interval over seeds."""
+    """Returns the rows as a Markdown table: mean, and half the width of the interval over seeds; runs, if there are any."""
     names = [name for name in COLUMNS if any(name in row for row in rows)]
-    head = ["variant", "runs", *(name.removeprefix("eval/").replace("_", " ") for name in names)]
+    trained = any(row["status"] != "planner" for row in rows)
+    head = ["variant", *(["runs"] if trained else []), *(name.removeprefix("eval/").replace("_", " ") for name in names)]
     lines = [f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|"]
     for row in rows:
         runs = {"complete": str(row["runs"]), "planner": ""}.get(row["status"], f"{row['runs']}, {row['status']}")
-        cells = [row["variant"], runs]
-        lines.append(f"| {' | '.join(cells + [_cell(row, name) for name in names])} |")
+        cells = [row["variant"], *([runs] if trained else []), *(_cell(row, name) for name in names)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

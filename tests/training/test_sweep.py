@@ -43,7 +43,7 @@ def pretend(command, log, environment):
     if (words["seed"], words.get("ppo.clip")) == ("1", "0.1"):
         return 1
     run = pathlib.Path(command[command.index("--run") + 1])
-    tree = pathlib.Path(words.pop("tree"))
+    tree, _ = pathlib.Path(words.pop("tree")), words.pop("eval-tree", None)
     config = configuration.load(command[command.index("train") + 1], words)
     assert config.ppo.updates == 2
     (run / "agent").mkdir(parents=True, exist_ok=True)
@@ -170,3 +170,11 @@ def test_slurm_by_submitit(path, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(R1JaxError, match="pip install submitit"):
         run(path, tmp_path / "other", slurm={})
+
+
+def test_a_variant_whose_own_tree_is_missing_does_not_lose_the_table(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "run_command", pretend)
+    rows = run(path, tmp_path / "runs", eval_tree=str(tmp_path / "eval_{ppo.clip}"))
+    assert [(row["status"], row["runs"]) for row in rows] == [("not evaluated", 0)] * 2
+    assert "eval_0.1: no transition tree here" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "sweep.jsonl").read_text().count("\n") == 2

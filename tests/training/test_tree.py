@@ -378,6 +378,8 @@ def test_a_sweep_is_evaluated_on_the_tree_that_it_is_given(config, folder, tmp_p
         rows = sweep.rows_on_tree(config, load_training_tree(place), agent=load_agent(tmp_path / "runs" / "as_it_is"))
         assert [other["variant"] for other in rows] == ["random", "greedy", "oracle", "agent"]
         assert rows[-1]["eval/share"] == wanted["share"]
+        heads = [sweep.table(of).partition(" score")[0] for of in (rows, [row])]
+        assert heads == ["| variant |", "| variant | runs |"]
         assert rows[-1]["eval/share/low"] <= wanted["share"] <= rows[-1]["eval/share/high"]
     assert len(asked) == 1  # a complete run is not done again
 
