@@ -212,11 +212,8 @@ def encode(args: argparse.Namespace) -> None:
     meta["config"]["agent"]["encoder"] = encoder
     claim_tree(target, meta)
 
-    @functools.cache
-    def foresee(member: int | None) -> Any:
-        one = net if member is None else functools.partial(net.of_member, member)
-        return jax.jit(functools.partial(one, quality))
-
+    together = jax.jit(functools.partial(net, quality))
+    alone = jax.jit(lambda member, statistics: net.of_member(member, quality, statistics))
     for index, image in enumerate(meta["images"]):
         path = image_path(target, index)
         tree = read_tree(image_path(pathlib.Path(source), index))
@@ -228,7 +225,9 @@ def encode(args: argparse.Namespace) -> None:
             continue
         asked = np.flatnonzero((tree.children >= 0).any(1))
         statistics = tree.features[asked, -quality.num_statistics :].astype(np.float32)
-        found = in_blocks(foresee(folds.get(image["photo"]) if args.apart else None), _BLOCK, statistics)
+        member = folds.get(image["photo"]) if args.apart else None
+        foresee = together if member is None else functools.partial(alone, member)
+        found = in_blocks(foresee, _BLOCK, statistics)
         features = np.zeros((len(tree.children), found.shape[-1]), meta["dtype"])
         features[asked] = found
         if args.beside:

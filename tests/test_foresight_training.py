@@ -1,10 +1,12 @@
 """launch/train_foresight.py on a small tree of made-up statistics: it learns, encodes and checks."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
 from launch_scripts import load
@@ -57,7 +59,7 @@ def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(scr
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     net, about = load_module(weights)
     moves = script.read_moves(folder)
-    gain = np.asarray(net(script.scorer_net(), moves.statistics))[:, 5 : 5 + TOOLS]
+    gain = np.asarray(jax.jit(functools.partial(net, script.scorer_net()))(moves.statistics))[:, 5 : 5 + TOOLS]
     assert log[-1]["loss"] < 0.1 * log[0]["loss"] and script.explained(gain, moves.gain) > 0.5
     assert sorted(about["training"]["photos"]) == [f"photo{i}" for i in range(IMAGES)]
     held = json.loads((tmp_path / "run" / "checkpoints" / "settings.json").read_text())
@@ -94,7 +96,8 @@ def test_apart_shows_each_photo_by_the_member_that_did_not_learn_from_it(script,
     run(script, monkeypatch, "encode", tmp_path / "source", "-o", tmp_path / "apart", "--apart")
     tree, source = load_training_tree(tmp_path / "apart"), load_training_tree(folder)
     statistics = source.features[source.roots, -quality.num_statistics :].astype(np.float32)
-    wanted = [net.of_member(member, quality, statistics[member : member + 1])[0] for member in range(IMAGES)]
+    by_member = np.asarray(jax.jit(functools.partial(net.by_member, quality))(statistics))
+    wanted = by_member[np.arange(IMAGES), np.arange(IMAGES)]
     np.testing.assert_allclose(tree.features[tree.roots], wanted, atol=0.02)
     assert np.abs(np.diff(wanted, axis=0)).max() > 0.1
 
@@ -154,7 +157,8 @@ def test_an_encoded_tree_is_one_that_was_built_with_the_encoder(script, folder, 
     np.testing.assert_array_equal(tree.scores, source.scores)
     net, _ = load_module(script.weight_file("foresight"))
     quality = script.scorer_net()
-    wanted = net(quality, source.features[source.roots, -quality.num_statistics :].astype(np.float32))
+    statistics = source.features[source.roots, -quality.num_statistics :].astype(np.float32)
+    wanted = jax.jit(functools.partial(net, quality))(statistics)
     # Photos that no member learned from: the mean of all.
     np.testing.assert_allclose(tree.features[tree.roots], wanted, atol=0.02)
     assert not np.delete(tree.features, tree.roots, axis=0).any()  # after the only call no decision is made

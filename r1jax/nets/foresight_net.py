@@ -87,11 +87,19 @@ class ForesightNet(nnx.Module):
 
     def by_member(self, quality: QualityNet, statistics: Float[Array, "b s"]) -> Float[Array, "m b f"]:
         """Returns the same of each member alone."""
-        return jnp.stack([self.of_member(i, quality, statistics) for i in range(self.num_members)])
+        # One after the other: the program is compiled once, not once a member.
+        return jax.lax.map(lambda member: self._foresee(member, quality, statistics), self.members())
 
-    def of_member(self, index: int, quality: QualityNet, statistics: Float[Array, "b s"]) -> Float[Array, "b f"]:
+    def of_member(
+        self, index: int | Int[Array, ""], quality: QualityNet, statistics: Float[Array, "b s"]
+    ) -> Float[Array, "b f"]:
         """Returns the same of one member."""
-        member, heads = {name: array[index] for name, array in self.members().items()}, quality.heads(statistics)
+        return self._foresee({name: array[index] for name, array in self.members().items()}, quality, statistics)
+
+    def _foresee(
+        self, member: dict[str, Array], quality: QualityNet, statistics: Float[Array, "b s"]
+    ) -> Float[Array, "b f"]:
+        heads = quality.heads(statistics)
         first = self.imagine(member, quality, heads, statistics)
         after = (statistics[:, None] + first.change @ self.basis[...]).reshape(-1, statistics.shape[-1])
         flat = Heads(*(x.reshape(len(after), -1) for x in first.heads))

@@ -55,7 +55,7 @@ def test_lite_statistics_are_the_scorers_features_and_more():
     module, _ = load_module(weight_file("scorer"))
     features = jax.jit(large.apply)(large.params, photo())
     assert features.shape == (1, large.num_features) == (1, small.num_features + module.num_statistics)
-    np.testing.assert_allclose(features[:, : small.num_features], small.apply(small.params, photo()), atol=1e-4)
+    np.testing.assert_allclose(features[:, : small.num_features], jax.jit(small.apply)(small.params, photo()), atol=1e-4)
     assert large.version == small.version
 
 
