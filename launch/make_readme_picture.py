@@ -31,7 +31,8 @@ def main() -> None:
         paste(picture, result.image, left, side + 2 * TEXT + GAP)
         draw.text((left, 17), f"{mix_name(mix)}: {result.scores[0]:.2f}", fill="black")
         half = (len(result.plan) + 1) // 2
-        plan = " > ".join(result.plan[:half]) + "\n" + " ".join(f"> {tool}" for tool in result.plan[half:])
+        lines = [" > ".join(part) for part in (result.plan[:half], result.plan[half:]) if part]
+        plan = "\n> ".join(lines) or "nothing to do"
         draw.text((left, side + TEXT + GAP + 3), f"{plan}: {result.scores[-1]:.2f}", fill="black")
     picture.save(pathlib.Path(__file__).parent.parent / "docs" / "restored.webp", quality=90)
 
