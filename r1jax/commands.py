@@ -103,11 +103,10 @@ def _apart(
     Raises:
       UsageError: two images would be written to one place.
     """
-    counts = collections.Counter(place(source, source.stem) for source in sources)
-    jobs = []
-    for source in sources:
-        target = place(source, source.stem)
-        jobs.append((source, target if counts[target] == 1 else place(source, source.name)))
+    targets = [place(source, source.stem) for source in sources]
+    counts = collections.Counter(targets)
+    pairs = zip(sources, targets, strict=True)
+    jobs = [(source, target if counts[target] == 1 else place(source, source.name)) for source, target in pairs]
     first: dict[pathlib.Path, pathlib.Path] = {}
     for source, target in jobs:
         if target in first:

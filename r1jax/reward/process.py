@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.files import make_folder
 from r1jax.reward.scorer import Identity, identity, portable, score_safely, scorer
 from r1jax.reward.slots import Slots
 
@@ -74,6 +75,7 @@ class WorkerProcess:
         self._spec, self._options = portable(spec), _as_json(options)
         self._slots = slots
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
+        make_folder(log_path.parent)  # now: a scorer that was refused up to here leaves no folder behind
         self._log_path = log_path
         self._env = {**worker_environment(), **env}
         self._lock = threading.RLock()  # `stop` may run in a garbage collection inside `start`

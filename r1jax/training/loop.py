@@ -29,7 +29,6 @@ from r1jax.degradations.mixes import training_mixes
 from r1jax.env.environment import Environment
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.command import open_scorer
-from r1jax.files import make_folder
 from r1jax.reward.scorer import Scorer, scorer
 from r1jax.reward.service import RewardService, open_service
 from r1jax.training.checkpoints import Checkpoints
@@ -237,13 +236,7 @@ def _open_scorer(config: RewardConfig, run_dir: pathlib.Path, stack: contextlib.
     if config.mode != "graph":
         process = jax.process_index()
         log_path = run_dir / (f"scorer-{process}.log" if process else "scorer.log")
-        make_folder(log_path.parent)
-        try:
-            return stack.enter_context(open_service(config, log_path))
-        except R1JaxError:
-            with contextlib.suppress(OSError):
-                log_path.parent.rmdir()  # a scorer that was refused has left no log, and leaves no folder
-            raise
+        return stack.enter_context(open_service(config, log_path))
     graph = getattr(scorer(config.scorer, config.options), "graph", None)
     if graph is None:
         raise UsageError(

@@ -58,8 +58,7 @@ class TreeEvaluation:
         """Returns the same figures for what needs no training, by the names that `r1jax evaluate` gives them.
 
         They are random tools, the order of tools that scores best on the images of `training`, greedy by score, and the
-        oracle. A tree with a beam cannot tell the best order: what an order
-        makes of the states that were left out is not known.
+        oracle. A tree with a beam cannot tell the best order: what one makes of the states that were left out is not known.
 
         Raises:
           UsageError: `training` has fewer tools or calls.
