@@ -9,7 +9,8 @@ label`) are states too, of far more crops, with one tool tried on each. Each mem
 `encode` writes a tree as if it had been built with --agent.encoder=lite_foresight (with --beside, lite_foresight+
 lite_statistics); with --apart each photo is seen by the member that did not learn from it, so that an agent trained on it
 meets the errors that it will meet on other photos. What is foreseen of the last level's states is zeros: no decision is
-made there. `train` continues where it stopped; with other settings it needs another --run.
+made there. `train` continues where it stopped; with other settings it needs another --run. After a change of some tools
+--init goes on from a net of the former ones, with its members' photos.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
-from r1jax.weights import load_module, save_module, weight_file
+from r1jax.weights import load_module, read_tensors, save_module, update_module, weight_file
 from r1jax.weights.recorded import digest, sha256_of
 
 _DIRECTIONS_FROM = 4000  # states from which the directions of change are found
@@ -68,6 +69,16 @@ def require_statistics(meta: Mapping[str, Any], folder: str | pathlib.Path) -> N
         raise UsageError(f"{folder}: has the tools {', '.join(meta['tools'])}; want {', '.join(LITE_TOOLS)}, in this order")
     if (scorer := meta["scorer"].split()[0]) != "lite":
         raise UsageError(f"{folder}: has the scorer {scorer}; want lite, whose heads the net looks through")
+
+
+def require_tools(meta: Mapping[str, Any], folder: str | pathlib.Path, tools: Mapping[str, str], of: str) -> None:
+    """Raises UsageError where a tree is of tools of other weights than those of `of`."""
+    if changed := [name for name, weights in meta["tools"].items() if weights != tools[name]]:
+        raise UsageError(f"{folder}: its {', '.join(changed)} had other weights than {of}; build it anew")
+
+
+def read_meta(folder: str | pathlib.Path) -> dict[str, Any]:
+    return json.loads((pathlib.Path(folder) / META_FILE).read_text())
 
 
 def read_moves(folder: str) -> Moves:
@@ -119,17 +130,25 @@ def scorer_net() -> QualityNet:
 
 def train(args: argparse.Namespace) -> None:
     moves = joined([read_moves(folder) for folder in args.trees])
+    tools = read_meta(args.trees[0])["tools"]
+    for folder in args.trees[1:]:
+        require_tools(read_meta(folder), folder, tools, f"those of {args.trees[0]}")
     sources = [moves, *([joined([read_labelled(folder) for folder in args.labelled])] if args.labelled else [])]
     num_states, num_tools = moves.gain.shape
     config = {"num_tools": num_tools, "num_inputs": moves.seen.shape[1], "num_statistics": moves.statistics.shape[1]}
     config |= {"num_members": args.members, "rank": args.rank, "hidden": args.hidden, "width": args.width}
     net: Any = create("foresight_net", seed=args.seed, **config)
-    net.mean.set_value(jnp.asarray(moves.seen.mean(0)))
-    net.scale.set_value(jnp.asarray(1 / (moves.seen.std(0) + 1e-3)))
-    basis = directions(moves, args.rank, np.random.default_rng(args.seed))
-    net.basis.set_value(jnp.asarray(basis))
     names = np.unique(np.concatenate([np.unique(source.photo) for source in sources]))
     folds = {photo: i % args.members for i, photo in enumerate(shuffled(names, args.seed))}
+    if args.init:
+        update_module(net, read_tensors(args.init)[1])
+        folds |= load_module(args.init)[1]["training"]["photos"]
+        basis = np.asarray(net.basis[...])
+    else:
+        net.mean.set_value(jnp.asarray(moves.seen.mean(0)))
+        net.scale.set_value(jnp.asarray(1 / (moves.seen.std(0) + 1e-3)))
+        basis = directions(moves, args.rank, np.random.default_rng(args.seed))
+        net.basis.set_value(jnp.asarray(basis))
     coordinates = basis.T / (basis**2).sum(1)  # of an orthogonal basis
     lessons = []
     for source in sources:
@@ -155,6 +174,8 @@ def train(args: argparse.Namespace) -> None:
     if args.labelled:
         settings |= {"labelled": [pathlib.Path(folder).name for folder in args.labelled]}
         settings |= {"labelled_batch": args.labelled_batch, "labelled_states": len(sources[1].gain)}
+    if args.init:
+        settings |= {"init": pathlib.Path(args.init).name, "init_sha256": sha256_of(args.init)}
     settings["gains"] = digest([source.gain for source in sources])
     training = {"settings": settings, "photos": folds}
     scorer = sha256_of(weight_file("scorer"))
@@ -162,9 +183,10 @@ def train(args: argparse.Namespace) -> None:
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
-        depends = training | {"scorer": scorer}
+        depends = training | {"scorer": scorer, "tools": tools}
         net = fit(net, batch_at, make_loss(scorer_net()), schedule, run / "checkpoints", depends, report)
-    save_module(args.out or weight_file("foresight"), net, "foresight_net", config, training=training, scorer=scorer)
+    described = {"training": training, "scorer": scorer, "tools": tools}
+    save_module(args.out or weight_file("foresight"), net, "foresight_net", config, **described)
 
 
 def shuffled(names: np.ndarray, seed: int) -> list[str]:
@@ -203,9 +225,10 @@ def make_loss(quality: QualityNet) -> Any:
 
 def encode(args: argparse.Namespace) -> None:
     (source,), target = args.trees, pathlib.Path(args.out)
-    meta = json.loads((pathlib.Path(source) / META_FILE).read_text())
+    meta = read_meta(source)
     require_statistics(meta, source)
     net, about = load_module(weight_file("foresight"))
+    require_tools(meta, source, about["tools"], "the foresight's")
     folds, quality = about["training"]["photos"], scorer_net()
     encoder = "lite_foresight+lite_statistics" if args.beside else "lite_foresight"
     meta["encoder"], meta["apart"] = describe_encoder(encoder), args.apart
@@ -246,6 +269,7 @@ def check(args: argparse.Namespace) -> None:
     report: dict[str, Any] = {}
     for folder in args.trees:
         moves = read_moves(folder)
+        require_tools(read_meta(folder), folder, about["tools"], "the foresight's")
         if known := set(moves.photo) & set(about["training"]["photos"]):
             raise R1JaxError(f"{folder}: the net was trained on the photo {min(known)}")
         num_tools = moves.gain.shape[1]
@@ -285,6 +309,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=352, help="of a member's first layer")
     parser.add_argument("--width", type=int, default=256, help="of its second")
     parser.add_argument("--labelled", nargs="+", default=[], metavar="DIR", help="train: folders of labelled images, too")
+    parser.add_argument("--init", help="train: weight file to go on from, of the same shape")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=192, help="states of trees, of each of which all tools are known")
     parser.add_argument("--labelled-batch", type=int, default=512, help="labelled images, with one tool each")

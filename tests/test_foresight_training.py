@@ -15,10 +15,10 @@ from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree, write_tree
 from r1jax.nets.quality_net import expected_score
-from r1jax.tools.lite import LITE_TOOLS
+from r1jax.tools.lite import LITE_TOOLS, lite_tool
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
-from r1jax.weights.recorded import versions
+from r1jax.weights.recorded import digest, versions
 
 TOOLS, IMAGES = 8, 6
 
@@ -40,7 +40,7 @@ def folder(script, tmp_path_factory):
         features, scores = np.concatenate([*heads, statistics], -1), np.asarray(expected_score(heads.levels))
         write_tree(image_path(folder, index), Tree(TOOLS, 1, scores, {}, np.arange(1 + TOOLS), features.astype(np.float16)))
     meta = {"name": "x", "encoder": describe_encoder("lite_statistics"), "scorer": "lite (1)", "seed": 0}
-    meta |= {"tools": dict.fromkeys(LITE_TOOLS, "")}
+    meta |= {"tools": {name: digest(lite_tool(name).params) for name in LITE_TOOLS}}
     meta |= {"dtype": "float16"}
     images = [{"photo": f"photo{i}", "mix": "noise"} for i in range(IMAGES)]
     meta |= {"num_images": IMAGES, "config": {"agent": {}}, "images": images}
@@ -64,11 +64,19 @@ def test_it_learns_what_tools_do_and_refuses_to_be_checked_on_its_own_photos(scr
     assert sorted(about["training"]["photos"]) == [f"photo{i}" for i in range(IMAGES)]
     held = json.loads((tmp_path / "run" / "checkpoints" / "settings.json").read_text())
     training = held["data"] | {"versions": versions()}
-    assert training.pop("scorer") == about["scorer"] and about["training"] == training
+    assert training.pop("scorer") == about["scorer"] and training.pop("tools") == about["tools"]
+    assert about["training"] == training
     with pytest.raises(UsageError, match=r"data\.settings\.seed=0, not 1; use another --run"):
         run(script, monkeypatch, "train", folder, "--run", tmp_path / "run", "-o", weights, *fast, "--seed=1")
     with pytest.raises(R1JaxError, match="was trained on the photo photo0"):
         run(script, monkeypatch, "check", folder, "-o", weights)
+    further = ("--run", tmp_path / "further", "-o", tmp_path / "further.safetensors", "--init", weights)
+    run(script, monkeypatch, "train", folder, *further, *fast[:3], "--steps=2", "--seed=1")
+    again, going_on = load_module(tmp_path / "further.safetensors")
+    np.testing.assert_allclose(again.kernel1[...], net.kernel1[...], atol=0.02)
+    assert going_on["training"]["photos"] == about["training"]["photos"]  # a member goes on with the photos that it knows
+    first = json.loads((tmp_path / "further" / "log.jsonl").read_text().splitlines()[0])
+    assert first["loss"] < 0.2 * log[0]["loss"]
 
 
 def test_members_learn_from_all_photos_but_their_share(script, folder, tmp_path, monkeypatch):
@@ -114,6 +122,19 @@ def test_a_tree_of_other_tools_or_of_another_scorer_is_refused(script, folder, t
     change_meta(tmp_path / "tree", **changes)
     with pytest.raises(UsageError, match=message):
         run(script, monkeypatch, "train", tmp_path / "tree", "-o", tmp_path / "net.safetensors")
+
+
+def test_a_tree_of_tools_of_other_weights_is_refused(script, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "tree")
+    tools = json.loads((folder / META_FILE).read_text())["tools"]
+    change_meta(tmp_path / "tree", tools=tools | {"derain": "", "dehaze": ""})
+    message = "tree: its derain, dehaze had other weights than "
+    with pytest.raises(UsageError, match=message + "the foresight's; build it anew"):
+        run(script, monkeypatch, "encode", tmp_path / "tree", "-o", tmp_path / "encoded")
+    with pytest.raises(UsageError, match=message + "the foresight's; build it anew"):
+        run(script, monkeypatch, "check", tmp_path / "tree")
+    with pytest.raises(UsageError, match=message + "those of "):
+        run(script, monkeypatch, "train", folder, tmp_path / "tree", "-o", tmp_path / "net.safetensors")
 
 
 def test_labelled_images_are_states_with_one_tool(script, folder, tmp_path, monkeypatch):
