@@ -21,12 +21,12 @@ from r1jax.evaluation.search import Node, Problem, Search
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.images.io import read_image
 from r1jax.images.resize import resize_bicubic
-from r1jax.images.tiling import bucket, crop_to, pad_to, restore_tiled
+from r1jax.images.tiling import GRID, bucket, crop_to, pad_to, restore_tiled
 from r1jax.reward.scorer import Scorer, scorer
 
 _WHOLE = 512  # a photo whose sides are at most this goes through tools and encoder in one piece
 _VIEW = 256  # side of the crops that the agent looks at otherwise
-_GRID = 3
+_VIEWS = 3  # along each side
 _LEAST = 16  # smaller photos are mirrored to this for the tools
 
 
@@ -63,7 +63,7 @@ def restore(
 
     Raises:
       ImageError: the file cannot be read.
-      UsageError: `upscale` is not in 1..4, or there is no agent.
+      UsageError: `image` is an array of another kind or shape, `upscale` is not in 1..4, or there is no agent.
       R1JaxError: the weights of the agent's tools are not here; the line says how to get them.
     """
     pixels = image if isinstance(image, np.ndarray) else read_image(image).pixels
@@ -122,10 +122,13 @@ class Restorer:
           plan: follow this plan instead, as for the frames of a video after the first.
 
         Raises:
-          UsageError: `upscale` is not in 1..4, there is no such search or tool, or a search lacks its scorer.
+          UsageError: `pixels` are of another kind or shape, `upscale` is not in 1..4, there is no such search or tool, or a
+            search lacks its scorer.
         """
         if upscale not in (1, 2, 3, 4):
             raise UsageError(f"upscale {upscale}: want 1, 2, 3 or 4")
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise UsageError(f"image: want sRGB uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
         height, width = (side * upscale for side in pixels.shape[:2])
         x = to_float(pixels)
         if upscale > 1:
@@ -181,10 +184,10 @@ class Restorer:
 
 
 def _views(x: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "n vh vw 3"]:
-    """What agent and scorer look at: the photo, or an even grid of crops of a large one."""
+    """What agent and scorer look at: the photo, or an even grid of crops of a large one, which cut no block of a JPEG."""
     height, width = x.shape[:2]
     if max(height, width) <= _WHOLE:
         return pad_to(x, *bucket(height, width))[None]
     x = pad_to(x, max(height, _VIEW), max(width, _VIEW))
-    tops, lefts = (np.unique(np.linspace(0, side - _VIEW, _GRID).astype(int)) for side in x.shape[:2])
+    tops, lefts = (np.unique(np.linspace(0, side - _VIEW, _VIEWS).astype(int) // GRID * GRID) for side in x.shape[:2])
     return np.stack([x[top : top + _VIEW, left : left + _VIEW] for top in tops for left in lefts])

@@ -14,6 +14,9 @@ from jaxtyping import Float, Int
 ArrayT = TypeVar("ArrayT")
 
 _STEP = 64
+# JPEG's blocks are 8 pixels wide, those of an enlarged small image a divisor of 8. Networks that learned from whole
+# images know such blocks where they begin at a multiple of their width, and mend them badly elsewhere.
+GRID = 8
 
 
 def bucket(height: int, width: int) -> tuple[int, int]:
@@ -77,10 +80,11 @@ def restore_tiled(
     image: Float[np.ndarray, "h w 3"],
     tile: int = 512,
     overlap: int = 64,
+    grid: int = GRID,
 ) -> Float[np.ndarray, "h w 3"]:
     """Applies `fn` to overlapping square tiles and blends the results.
 
-    Tiles are spread evenly, overlap by at least `overlap` pixels, and fade there by a raised cosine: a tile
+    Tiles are spread evenly over the grid, overlap by at least `overlap` pixels, and fade there by a raised cosine: a tile
     counts least at its border, where `fn` has seen the least around a pixel. The weights sum to 1, so an `fn`
     that changes nothing gives the image back. One tile at a time is processed; beside it only the image and
     the result are held (for 12 megapixels, 150 MB each).
@@ -90,17 +94,20 @@ def restore_tiled(
       image: float32. A side shorter than a tile is padded by reflection.
       tile: side of a tile, pixels.
       overlap: least overlap of neighbours, pixels; less than `tile`.
+      grid: tiles begin at multiples of it; it divides `tile` and `overlap`.
 
     Raises:
-      ValueError: `overlap` is not in [0, tile), or `fn` changes the shape.
+      ValueError: `overlap` is not in [0, tile), `grid` does not divide, or `fn` changes the shape.
     """
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap: want 0 <= overlap < tile = {tile}, got {overlap}")
+    if tile % grid or overlap % grid:
+        raise ValueError(f"grid: want a divisor of tile = {tile} and overlap = {overlap}, got {grid}")
     height, width = image.shape[:2]
-    padded = pad_to(image, max(height, tile), max(width, tile))
+    padded = pad_to(image, *(max(-(-side // grid) * grid, tile) for side in (height, width)))
     result = np.zeros(padded.shape, np.float32)
-    columns = _weighted_tiles(padded.shape[1], tile, overlap)
-    for top, weight_y in _weighted_tiles(padded.shape[0], tile, overlap):
+    columns = _weighted_tiles(padded.shape[1], tile, overlap, grid)
+    for top, weight_y in _weighted_tiles(padded.shape[0], tile, overlap, grid):
         for left, weight_x in columns:
             window = np.s_[top : top + tile, left : left + tile]
             restored = np.asarray(fn(padded[window][None]), np.float32)
@@ -110,10 +117,13 @@ def restore_tiled(
     return np.ascontiguousarray(crop_to(result, height, width))
 
 
-def _weighted_tiles(size: int, tile: int, overlap: int) -> list[tuple[int, Float[np.ndarray, " tile"]]]:
-    """Returns (start, weights) of the tiles along one axis; at every position the weights sum to 1."""
+def _weighted_tiles(size: int, tile: int, overlap: int, grid: int) -> list[tuple[int, Float[np.ndarray, " tile"]]]:
+    """Returns (start, weights) of the tiles along one axis; at every position the weights sum to 1.
+
+    All four are multiples of `grid`, so that starts rounded down to it are never more than `tile - overlap` apart.
+    """
     count = max(1, math.ceil((size - overlap) / (tile - overlap)))
-    starts = [round(i * (size - tile) / max(count - 1, 1)) for i in range(count)]
+    starts = [i * (size - tile) // max(count - 1, 1) // grid * grid for i in range(count)]
     windows = [_window(tile, overlap, start > 0, start + tile < size) for start in starts]
     total = np.zeros(size)
     for start, window in zip(starts, windows, strict=True):

@@ -67,6 +67,23 @@ def test_views_of_large_photos_are_crops():
     assert _views(np.zeros((100, 120, 3), np.float32)).shape == (1, 128, 128, 3)
     assert _views(np.zeros((1000, 800, 3), np.float32)).shape == (9, 256, 256, 3)
     assert _views(np.zeros((1000, 90, 3), np.float32)).shape[1:] == (256, 256, 3)
+    rows, columns = np.meshgrid(np.arange(1080), np.arange(1925), indexing="ij")
+    corners = _views(np.stack([rows, columns, rows], -1).astype(np.float32))[:, 0, 0]
+    assert not (corners % 8).any() and corners[-1].tolist() == [824, 1664, 824]  # blocks of a JPEG stay whole
+
+
+@pytest.mark.parametrize(
+    ("pixels", "got"),
+    [
+        (np.zeros((20, 24, 3), np.float32), r"float32 \[20, 24, 3\]"),
+        (np.zeros((20, 24, 4), np.uint8), r"uint8 \[20, 24, 4\]"),
+        (np.zeros((20, 24), np.uint8), r"uint8 \[20, 24\]"),
+        (np.zeros((0, 24, 3), np.uint8), r"uint8 \[0, 24, 3\]"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(pixels, got):
+    with pytest.raises(UsageError, match=rf"image: want sRGB uint8 \[H, W, 3\], got {got}"):
+        restore(pixels)
 
 
 def test_upscale_is_checked(photo):
