@@ -35,21 +35,26 @@ def synthesise(
       depth_folder: PHOTO.png of it is the depth of PHOTO; without it depth is synthetic.
 
     Raises:
-      UsageError: the folder is missing, two photos have one name, or `output` exists and `overwrite` is False.
+      UsageError: the folder is missing or one that is written to, two photos have one name, or a file is there already
+        and `overwrite` is False.
       ImageError: a file cannot be read or written.
     """
     parsed, output = tuple(dict.fromkeys(parse_mixes(mixes, "--mixes"))), pathlib.Path(output)
-    if (output / "records.jsonl").exists() and not overwrite:
-        raise UsageError(f"{output}: holds a data set already; --overwrite replaces its files")
+    folders = [output / name for name in ("clean", *(folder_name(mix_name(mix)) for mix in parsed))]
+    if pathlib.Path(photos).resolve() in [folder.resolve() for folder in folders]:
+        raise UsageError(f"{photos}: its photos would be written over; want a data set in another folder than {output}")
     loaded = load_photos(photos)
     names = [photo.name for photo in loaded]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{photos}: two photos are called {twice}; rename one")
+    targets = [output / "records.jsonl", *(folder / f"{name}.png" for folder in folders for name in names)]
+    if not overwrite and (there := next((path for path in targets if path.exists()), None)):
+        raise UsageError(f"{there}: is there already; --overwrite replaces a data set's files")
     if depth_folder:  # all of them first: nothing half-written is to stay behind
         for photo in loaded:
             _depth(depth_folder, photo.name, photo.pixels.shape[:2])
-    for name in ("clean", *(folder_name(mix_name(mix)) for mix in parsed)):
-        make_folder(output / name)
+    for folder in folders:
+        make_folder(folder)
     records = []
     for photo in loaded:
         clean = _divisible(photo)

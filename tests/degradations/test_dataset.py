@@ -84,3 +84,9 @@ def test_synth_writes_images_and_records(tmp_path):
         synthesise(str(photos), tmp_path / "c", "haze")
     (photos / "one.bmp").unlink()
     assert synthesise(str(photos), tmp_path / "c", "haze,haze") == 1
+    (tmp_path / "c" / "records.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"one\.png: is there already; --overwrite"):
+        synthesise(str(photos), tmp_path / "c", "haze")
+    with pytest.raises(UsageError, match="clean: its photos would be written over"):
+        synthesise(str(tmp_path / "c" / "clean"), tmp_path / "c", "jpeg", overwrite=True)
+    assert not (tmp_path / "c" / "jpeg").exists()
