@@ -31,7 +31,7 @@ def brighten_gamma(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     return _replace_value(x, value, jnp.maximum(value, 0.0) ** GAMMA)
 
 
-@register_tool("clahe", task="brighten")
+@register_tool("clahe", task="brighten", whole_image=True)
 def clahe(x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     """Contrast-limited adaptive histogram equalisation of V: clip 2, 8 x 8 tiles.
 

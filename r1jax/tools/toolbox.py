@@ -102,8 +102,14 @@ _toolboxes: dict[str, Callable[[], Iterable[str]]] = {}
 _files: dict[pathlib.Path, tuple[str, ...]] = {}  # user file -> names that it registered
 
 
-def register_tool(name: str, task: str = "custom") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def register_tool(
+    name: str, task: str = "custom", whole_image: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated function: `fn(x) -> y` on images [b, h, w, 3], or a factory `() -> Tool`.
+
+    Args:
+      whole_image: a pixel depends on the whole image, which `restore` must then not cut into tiles. A factory says so in
+        its Tool.
 
     Raises:
       UsageError: another function has registered that name.
@@ -114,7 +120,7 @@ def register_tool(name: str, task: str = "custom") -> Callable[[Callable[..., An
         if name in _toolboxes or (name in _tools and _tools[name].origin != origin):
             taken = _tools[name].origin if name in _tools else "a toolbox"
             raise UsageError(f"tool {name!r} of {origin}: the name is taken by {taken}; choose another")
-        _tools[name] = _Entry(_maker(name, task, fn), origin)
+        _tools[name] = _Entry(_maker(name, task, fn, whole_image), origin)
         return fn
 
     return register
@@ -126,10 +132,10 @@ def _origin(fn: Callable[..., Any]) -> str:
     return f"{fn.__module__}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
 
 
-def _maker(name: str, task: str, fn: Callable[..., Any]) -> Callable[[], Tool]:
+def _maker(name: str, task: str, fn: Callable[..., Any], whole_image: bool) -> Callable[[], Tool]:
     arguments = inspect.signature(fn).parameters.values()
     if any(argument.default is argument.empty for argument in arguments):
-        tool = Tool(name, task, lambda params, x: fn(x))
+        tool = Tool(name, task, lambda params, x: fn(x), whole_image=whole_image)
         return lambda: tool
 
     def make() -> Tool:

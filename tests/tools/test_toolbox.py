@@ -41,6 +41,7 @@ def test_looks_up_toolboxes_tools_and_mixtures():
     assert (mixed.name, len(mixed)) == ("test_pair+clahe", 3)
     assert mixed.params[0] == {"gain": 2.0} and mixed.params[1] == ()
     assert mixed.tools[1].task == "brighten"
+    assert [tool.whole_image for tool in mixed.tools] == [False, False, True]
 
 
 def test_builtin_toolboxes_are_known():
