@@ -7,7 +7,8 @@
 Whatever it does not know goes to `r1jax train`. Each node runs one process, which uses all its GPUs. The run's folder
 must be on storage that all nodes share. Two minutes before its time is up a job goes back into the queue, as it does
 when it is preempted, and then goes on from the last checkpoint. With --sweep every variant of the config's sweep() is a
-job of its own; `r1jax sweep CONFIG --run DIR` afterwards prints their table.
+job of its own; once all have ended, `r1jax sweep CONFIG --run DIR` with the same overrides prints their table, and trains
+here what has failed.
 """
 
 import argparse
@@ -24,9 +25,10 @@ from typing import NoReturn
 SCRIPT = """\
 #!/usr/bin/env bash
 {options}
-set -uo pipefail
 {setup}
+set -uo pipefail  # not before: what --setup reads, such as ~/.bashrc, may count on unset variables
 export JAX_PLATFORMS={platforms}
+export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}"  # since SLURM 22.05 srun does not take it from the job
 {distributed}
 # Shortly before its time is up the job goes back into the queue.
 requeue() {{

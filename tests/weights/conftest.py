@@ -15,12 +15,14 @@ class FileServer:
     Attributes:
       cut: how many bytes to send before the connection is dropped, for each request to come; None sends all.
       ranges: whether it honours Range. pause_s: wait after each 64 KiB. statuses: codes to answer the next requests with.
+      logins: the Authorization header of each request.
     """
 
     def __init__(self, files: dict[str, bytes]):
         self.files, self.requests = files, []
         self.cut: list[int | None] = []
         self.statuses: list[int] = []
+        self.logins: list[str | None] = []
         self.ranges, self.pause_s = True, 0.0
         self.url = ""
 
@@ -33,6 +35,7 @@ def serve_files(files: dict[str, bytes]) -> Iterator[FileServer]:
         def do_GET(self):
             wanted = self.headers.get("Range")
             state.requests.append((self.path, wanted))
+            state.logins.append(self.headers.get("Authorization"))
             if state.statuses:
                 return self.send_error(state.statuses.pop(0))
             if self.path not in state.files:

@@ -1,5 +1,6 @@
 """Published weights: the catalogue, the cache, downloads that are cut, killed and continued."""
 
+import base64
 import hashlib
 import io
 import json
@@ -97,6 +98,13 @@ def test_a_wheel_comes_through_its_index(cache, monkeypatch, serve):
         missing = package_entry("pypi:toy==1.0", package, "toy-2.0.whl", "toy/", name="newer")
         with pytest.raises(R1JaxError, match=r"lists no toy-2\.0\.whl"):
             pull(missing)
+        assert server.logins == [None] * 3
+        monkeypatch.setenv("PIP_INDEX_URL", server.url.replace("//", "//me:se%40cret@"))
+        for entry, message in ((missing, "lists no toy"), (package_entry("pypi:none==1.0", name="none"), "HTTP 404")):
+            with pytest.raises(R1JaxError, match=message) as raised:
+                pull(entry)
+            assert "cret" not in str(raised.value)
+        assert server.logins[3:] == ["Basic " + base64.b64encode(b"me:se@cret").decode()] * 2
     assert everything_in(cache.parent) == ["weights/toy/model.bin"]
 
 
