@@ -4,6 +4,7 @@ import argparse
 import collections
 import json
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -61,20 +62,9 @@ def run_restore(args: argparse.Namespace) -> int:
 
 def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pathlib.Path]], int]:
     """Returns ((source, target) of each image, number of paths that led to none)."""
-    from r1jax.images.io import WRITABLE, list_images
+    from r1jax.images.io import WRITABLE
 
-    sources: list[pathlib.Path] = []
-    failures = 0
-    for path in args.images:
-        try:
-            found = list_images([path])
-            if args.output is None and pathlib.Path(path).is_dir():  # what an earlier run has left beside them
-                made = {target for source in found for target in (_beside(source), _beside(source, source.name))}
-                found = [source for source in found if source not in made]
-            sources += found
-        except R1JaxError as error:
-            print(f"r1jax: {error}", file=sys.stderr)
-            failures += 1
+    sources, failures = _listed(args.images, results=args.output is not None)
     if args.output is None:
         return _apart(sources, _beside), failures
     output = pathlib.Path(args.output)
@@ -86,6 +76,30 @@ def _restore_jobs(args: argparse.Namespace) -> tuple[list[tuple[pathlib.Path, pa
     if output.suffix and one_file:
         raise UsageError(f"-o {output}: want a folder that exists, or one of {', '.join(WRITABLE)}")
     return _apart(sources, lambda source, name: output / f"{name}.png"), failures
+
+
+def _listed(paths: Sequence[str], results: bool = True) -> tuple[list[pathlib.Path], int]:
+    """Returns the images that the paths lead to, each once, and how many paths led to none: a line was printed of each.
+
+    Args:
+      results: also those in a folder that an earlier restoration has left beside the photos.
+    """
+    from r1jax.images.io import list_images
+
+    sources: list[pathlib.Path] = []
+    failures = 0
+    for path in paths:
+        try:
+            found = list_images([path])
+        except R1JaxError as error:
+            print(f"r1jax: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        if not results and pathlib.Path(path).is_dir():
+            made = {target for source in found for target in (_beside(source), _beside(source, source.name))}
+            found = [source for source in found if source not in made]
+        sources += found
+    return list(dict.fromkeys(sources)), failures
 
 
 def _beside(source: pathlib.Path, name: str = "") -> pathlib.Path:
@@ -134,11 +148,10 @@ def _plan_line(row: dict[str, Any], upscale: int) -> str:
 
 
 def run_score(args: argparse.Namespace) -> int:
-    from r1jax.images.io import list_images
     from r1jax.reward.service import RewardService
 
     logging.getLogger("r1jax.reward").setLevel(logging.ERROR)  # each file says what went wrong with it
-    paths, rows, failures = list_images(args.images), [], 0
+    (paths, failures), rows = _listed(args.images), []
     with RewardService(args.scorer, timeout_s=args.timeout, options=_options(args.option)) as service:
         for start in range(0, len(paths), _SCORED_TOGETHER):
             for path, score, problem in _score_files(service, paths[start : start + _SCORED_TOGETHER]):
@@ -339,6 +352,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def _evaluate_on_tree(args: argparse.Namespace, config: Any) -> int:
     from r1jax.agent.agent import load_agent
+    from r1jax.evaluation.table import as_json
     from r1jax.training.sweep import rows_on_tree, table
     from r1jax.training.tree import load_training_tree
 
@@ -352,14 +366,17 @@ def _evaluate_on_tree(args: argparse.Namespace, config: Any) -> int:
         raise UsageError(f"--order-tree {args.order_tree}: the best fixed order needs every state: build it without --beam")
     rows = rows_on_tree(config, load_training_tree(args.tree), orders, agent)
     if args.json:
-        print(json.dumps(rows))
-    else:
-        low, high = (rows[-1][f"eval/share/{end}"] for end in ("low", "high"))
-        print(f"{table(rows)}\n\nThe agent's share: 90% interval {low:.3f} to {high:.3f}, by drawing photos.")
+        print(as_json(rows))
+        return 0
+    print(table(rows))
+    low, high = (rows[-1][f"eval/share/{end}"] for end in ("low", "high"))
+    if math.isfinite(low):  # one photo has no interval
+        print(f"\nThe agent's share: 90% interval {low:.3f} to {high:.3f}, by drawing photos.")
     return 0
 
 
 def run_sweep(args: argparse.Namespace) -> int:
+    from r1jax.evaluation.table import as_json
     from r1jax.training import sweep
 
     slurm = None
@@ -369,7 +386,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         args.config, args.run_dir, args.overrides, seeds=args.seeds, tree=args.tree, eval_tree=args.eval_tree,
         small=args.small, jobs=args.jobs, slurm=slurm, dry_run=args.dry_run,
     )  # fmt: skip
-    print(json.dumps(rows) if args.json else sweep.table(rows))
+    print(as_json(rows) if args.json else sweep.table(rows))
     return 1 if any(row["status"] in ("failed", "not evaluated") for row in rows) else 0
 
 

@@ -199,6 +199,10 @@ def test_score(photos, capsys):
     code, out, _ = run(capsys, "score", photos, "--json")
     rows = json.loads(out)
     assert code == 0 and len(rows) == 2 and all(1 <= row["score"] <= 5 for row in rows)
+    first = next(photos.glob("*.png"))
+    code, out, err = run(capsys, "score", "missing.png", first, photos, first, "--json")
+    assert code == 1 and sorted(json.loads(out), key=str) == sorted(rows, key=str)  # each once, and none less
+    assert err == "r1jax: missing.png: no such file or folder\n"
 
 
 def test_synth(photos, tmp_path, capsys):

@@ -55,7 +55,7 @@ class Table:
 
     def to_json(self) -> str:
         """Returns the table as JSON; a figure that does not exist, such as a share of no gain, is null."""
-        return json.dumps(_without_nan(dataclasses.asdict(self)), indent=1, default=str)
+        return as_json(dataclasses.asdict(self), indent=1)
 
     def to_text(self) -> str:
         """Returns aligned columns for a terminal."""
@@ -158,6 +158,11 @@ class _Columns:
         for share, name in _SHARES.items() if oracle else ():
             if oracle and name in oracle.values and name in self.values:
                 yield share, name, oracle.values[name] - source.values[name]
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Returns JSON in which a figure that does not exist is null: NaN is none of JSON's words."""
+    return json.dumps(_without_nan(value), indent=indent, default=str)
 
 
 def _without_nan(value: Any) -> Any:
