@@ -62,12 +62,17 @@ class Endpoint:
           RequestFailed: anything else.
         """
         connection = self._connection()
+        kept = connection.sock is not None
         try:
-            connection.timeout = _left(deadline)
-            if connection.sock:
-                connection.sock.settimeout(connection.timeout)
-            connection.request(method, self._prefix + path, body, dict(headers))
-            answer = connection.getresponse()
+            try:
+                answer = self._ask(connection, method, path, body, headers, deadline)
+            except (ConnectionError, ssl.SSLError):
+                if not kept:
+                    raise
+                # The server hung up while it was idle, so others as well: that is no failed attempt. It connects anew.
+                connection.close()
+                _close_all(self._idle)
+                answer = self._ask(connection, method, path, body, headers, deadline)
             text = _read(answer, connection, deadline)
         except RequestFailed:
             connection.close()
@@ -84,6 +89,22 @@ class Endpoint:
             again = answer.status in (408, 409, 425, 429) or answer.status >= 500
             raise RequestFailed(f"{self.url}: status {answer.status}{_said(text)}", again, _retry_after(answer))
         return text
+
+    def _ask(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: float,
+    ) -> http.client.HTTPResponse:
+        """Sends a request and returns the answer, its body unread."""
+        connection.timeout = _left(deadline)
+        if connection.sock:
+            connection.sock.settimeout(connection.timeout)
+        connection.request(method, self._prefix + path, body, dict(headers))
+        return connection.getresponse()
 
     def _connection(self) -> http.client.HTTPConnection:
         with contextlib.suppress(queue.Empty):

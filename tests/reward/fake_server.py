@@ -1,8 +1,10 @@
 """An OpenAI-compatible server that can fail in every way."""
 
 import base64
+import contextlib
 import io
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +41,7 @@ class Fake(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.fault_of = fault_of
         self.faults, self.requests, self.connections = list(faults), [], 0
+        self.sockets = []
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -46,7 +49,15 @@ class Fake(ThreadingHTTPServer):
 
     def process_request(self, request, client_address):
         self.connections += 1
+        self.sockets.append(request)
         super().process_request(request, client_address)
+
+    def hang_up(self):
+        """Closes all connections, as a server does with those that were idle for long."""
+        for opened in self.sockets:
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+        self.sockets.clear()
 
     def handle_error(self, request, client_address):
         pass

@@ -61,6 +61,19 @@ def test_a_passing_fault_is_tried_again(fault):
         assert fault != 429 or time.monotonic() - start >= 0.3  # what the server asked for
 
 
+def test_a_kept_connection_that_the_server_closed_is_no_failed_attempt():
+    with Fake() as server:
+        scorer = built(server, max_in_flight=3, retries=0)
+        scorer.score(images(6))
+        server.hang_up()
+        before = server.connections
+        np.testing.assert_allclose(scorer.score(images(1)), [expected(images(1)[0])], atol=1e-6)
+        assert server.connections == before + 1
+        server.hang_up()
+        server.faults.append("half")  # a fresh connection that breaks is one
+        assert math.isnan(scorer.score(images(1))[0])
+
+
 @pytest.mark.parametrize("fault", [500, 429, "garbage", "half", "hang", "drip", 400, {"I": 0.0}])
 def test_a_lasting_fault_costs_its_image_only(fault, capsys):
     with Fake(*[fault] * 3) as server:
