@@ -19,7 +19,7 @@ from jaxtyping import Float32
 
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.files import make_folder
-from r1jax.reward.scorer import Identity, identity, portable, score_safely, scorer
+from r1jax.reward.scorer import Identity, identity, one_line, portable, score_safely, scorer
 from r1jax.reward.slots import Slots
 
 Item = tuple[tuple[int, ...], tuple[int, ...]]  # an image: its blocks in the slots, its shape
@@ -90,8 +90,11 @@ class WorkerProcess:
           UsageError, R1JaxError: the scorer cannot be built, or not in time; one line.
         """
         self._end()
-        connection = self._spawn()
         where = f"scorer {self._spec}: its process"
+        try:
+            connection = self._spawn()
+        except OSError as error:
+            raise R1JaxError(f"{where} cannot be started ({one_line(error)})") from error
         try:
             if not connection.poll(self._start_timeout_s):
                 raise R1JaxError(

@@ -36,6 +36,7 @@ class Request:
     tickets: int = 1  # given out for it and not waited for yet
     waiters: int = 0  # calls of `wait` that go on, each as often as it names the request
     score: float = math.nan
+    problem: str = "timed out"  # why there is no score, where there is none
     done: bool = False
 
 
@@ -103,15 +104,20 @@ class ScoreQueue:
             self._condition.notify_all()
             return request
 
-    def wait(self, requests: Sequence[Request], deadline: float) -> None:
+    def wait(self, requests: Sequence[Request], deadline: float, redeemed: Sequence[Request] | None = None) -> None:
         """Returns when all are done, or at `deadline`.
 
         What has no score then and is not with the backend is given up, and stays NaN, unless another caller wants it too:
         equal images are one request.
+
+        Args:
+          redeemed: those whose ticket is waited for for the first time; None is all of them.
         """
         with self._condition:
+            for request in requests if redeemed is None else redeemed:
+                request.tickets = max(0, request.tickets - 1)
             for request in requests:
-                request.tickets, request.waiters = max(0, request.tickets - 1), request.waiters + 1
+                request.waiters += 1
             for request in requests:
                 while not request.done:
                     if not self._condition.wait(max(0.0, deadline - time.monotonic())):
@@ -165,6 +171,8 @@ class ScoreQueue:
             except Exception:  # a mistake here must not leave callers waiting for ever
                 logger.exception("scoring failed")
                 self._settle(batch, lambda request: math.nan, "internal error")
+                with self._condition:  # what was to be tried again has given its blocks back
+                    self._waiting = collections.deque(r for r in self._waiting if not r.done)
 
     def _next_batch(self) -> list[Request]:
         """Takes the oldest request and others of its shape; one that is tried again goes alone."""
@@ -227,6 +235,7 @@ class ScoreQueue:
                 logger.warning("%s", problem)
                 self.counts.last_error = problem
             for request in batch:
+                request.problem = problem
                 self._finish(request, score_of(request))
 
     def _finish(self, request: Request, score: float) -> None:

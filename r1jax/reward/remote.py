@@ -56,7 +56,7 @@ class RemoteScorer:
         Raises:
           R1JaxError: the server serves another scorer now, or other weights: scores of two must not be mixed.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline, self.last_problem = time.monotonic() + self._timeout_s, ""
         at_once = max(1, _MAX_REQUEST // max(1, images[:1].nbytes))
         parts = [self._part(images[i : i + at_once], deadline) for i in range(0, len(images), at_once)]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -78,7 +78,7 @@ class RemoteScorer:
         if served != (self.name, self.version):
             before, now = f"{self.name} {self.version}", " ".join(served)
             raise R1JaxError(f"{self._endpoint.url}: the scorer changed while it ran: {before} before, {now} now")
-        self.last_problem = str(told.get("problem", ""))
+        self.last_problem = str(told.get("problem", "")) or self.last_problem
         return scores
 
     def _request(self, method: str, path: str, body: bytes, headers: dict[str, str], deadline: float) -> bytes:

@@ -172,8 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _score(self) -> tuple[str, bytes]:
         images, service = self._images(), self.server.service
-        scores = [float(score) if math.isfinite(score) else None for score in service.score(images)]
-        problem = str(service.stats()["last_error"] or "timed out") if None in scores else ""
+        found, problem = service.score_and_tell(images)
+        scores = [float(score) if math.isfinite(score) else None for score in found]
         answer = {"scores": scores, "name": service.name, "version": service.version, "problem": problem}
         return "application/json", json.dumps(answer).encode()
 

@@ -108,6 +108,7 @@ class RewardService:
         cache = ScoreCache(identity, cache_dir)
         self._queue = ScoreQueue(self._backend, identity, slots, cache, max_batch)
         self._tickets: dict[int, Request] = {}
+        self._uncollected: set[int] = set()  # of the tickets
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         # Runs at close(), when the service is forgotten, or at interpreter exit, whichever is first.
@@ -127,8 +128,17 @@ class RewardService:
 
     def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
         """Submits images and waits for their scores; `timeout_s` covers both."""
+        return self.score_and_tell(images)[0]
+
+    def score_and_tell(self, images: UInt8[np.ndarray, "b h w 3"]) -> tuple[Float32[np.ndarray, " b"], str]:
+        """Returns what `score` does, and one line about the first score that is missing ("" if none is)."""
         deadline = time.monotonic() + self.timeout_s
-        return self._collect(self._submit(images, deadline), deadline)
+        tickets = self._submit(images, deadline)
+        scores = self._collect(tickets, deadline)
+        missing = tickets[np.isnan(scores)].tolist()
+        with self._lock:
+            requests = [self._tickets.get(number) for number in missing[:1]]
+        return scores, next((r.problem if r else "no room for the image, or not in time" for r in requests), "")
 
     def stats(self) -> dict[str, float | int | str]:
         """Returns counts of images (requests, hits, scored, failed, refused), restarts of the process, the seconds
@@ -165,15 +175,21 @@ class RewardService:
         with self._lock:
             number = next(self._numbers) % _TICKET_PERIOD
             self._tickets[number] = request
+            self._uncollected.add(number)
             if len(self._tickets) > _MAX_TICKETS:
-                del self._tickets[next(iter(self._tickets))]
+                oldest = next(iter(self._tickets))
+                del self._tickets[oldest]
+                self._uncollected.discard(oldest)
         return number
 
     def _collect(self, tickets: Int[np.ndarray, "..."], deadline: float) -> Float32[np.ndarray, "..."]:
         numbers = np.asarray(tickets)
         with self._lock:
             requests = [self._tickets.get(int(number)) for number in numbers.reshape(-1)]
-        self._queue.wait([request for request in requests if request is not None], deadline)
+            new = self._uncollected.intersection(numbers.reshape(-1).tolist())
+            self._uncollected -= new
+            redeemed = [self._tickets[number] for number in new]
+        self._queue.wait([request for request in requests if request is not None], deadline, redeemed)
         scores = [np.nan if request is None else request.score for request in requests]
         return np.array(scores, np.float32).reshape(numbers.shape)
 

@@ -77,6 +77,24 @@ def test_a_missing_score_stays_missing(serve):
     assert status == 200 and json.loads(text)["scores"] == [None] and "nan" in json.loads(text)["problem"]
 
 
+def test_the_problem_is_that_of_the_call():
+    wide = np.zeros((1, 200, 300, 3), np.uint8)
+    with RewardService(f"{FILE}:NotANumber", timeout_s=20, worker=False, capacity_bytes=1 << 16) as service:
+        assert np.isnan(service.score(np.full((1, 8, 8, 3), 13, np.uint8)))
+        scores, problem = service.score_and_tell(wide)
+        assert np.isnan(scores).all() and "no room" in problem and "nan" in service.stats()["last_error"]
+        assert service.score_and_tell(wide[:, :9, :9])[1] == ""
+
+
+def test_a_later_part_without_a_problem_does_not_hide_an_earlier_one(serve, monkeypatch):
+    monkeypatch.setattr("r1jax.reward.remote._MAX_REQUEST", 1)  # one image at once
+    client, batch = RemoteScorer(serve("NotANumber")), images(2)
+    batch[:, 0, 0, 0] = 13, 0
+    assert np.isnan(client.score(batch)).tolist() == [True, False] and "nan" in client.last_problem
+    client.score(batch[1:])
+    assert client.last_problem == ""
+
+
 def test_png_health_and_metrics(serve, tmp_path):
     from r1jax.images.io import write_image
 

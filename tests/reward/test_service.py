@@ -176,6 +176,15 @@ def test_a_scorer_that_cannot_be_started_again_costs_scores_until_it_can(tmp_pat
             )
 
 
+def test_a_process_that_cannot_be_started_is_one_line(monkeypatch):
+    def refuse(*args, **options):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(R1JaxError, match=r"its process cannot be started \(OSError: no more processes\)"):
+        service("Brightness")
+
+
 def test_threads_that_submit_equal_images_share_their_scores(tmp_path):
     record = tmp_path / "record"
     batch = images(20)
