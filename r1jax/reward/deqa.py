@@ -86,7 +86,7 @@ class DeQAScorer:
         self._rate = jax.jit(rate)
         self.graph = GraphScorer(apply, self._params)
         self.name = checkpoint
-        self.version = f"{_fingerprint(folder)}-{dtype}"
+        self.version = f"{_fingerprint(checkpoint, folder)}-{dtype}"
 
     def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
         """Returns one score an image on 1..5; the batch is padded to a power of two, so that few programs are compiled."""
@@ -170,13 +170,13 @@ def _folder(checkpoint: str, revision: str) -> pathlib.Path:
             raise R1JaxError(f"checkpoint {checkpoint!r}: no such folder, and no download ({one_line(online)})") from None
 
 
-def _fingerprint(folder: pathlib.Path) -> str:
-    """Changes with the weights: of the names, sizes and first bytes of the files."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json")):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(1 << 16))
-    return digest.hexdigest()[:12]
+def _fingerprint(checkpoint: str, folder: pathlib.Path) -> str:
+    """Changes with the weights: the commit of a download, or of the names, sizes and times of a folder's files."""
+    if not pathlib.Path(checkpoint).is_dir():
+        return folder.name[:12]
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json"))
+    told = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 register_scorer("deqa")(DeQAScorer)

@@ -76,7 +76,7 @@ class MixtureScorer:
 
     def score(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, " b"]:
         """Returns the weighted means; NaN where one of the scorers has no score."""
-        return np.asarray(self._mix([built.score(images) for built in self._scorers]), np.float32)
+        return np.asarray(self._mix([np.asarray(built.score(images)) for built in self._scorers]), np.float32)
 
     def _mix(self, scores: Sequence[Any]) -> Any:
         xp = _library(scores[0])

@@ -1,5 +1,6 @@
 """What a quality scorer is, and how one is found from a text such as "lite" or "my_scorer.py:MyScorer"."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -107,7 +108,8 @@ def scorer(spec: Any, options: Mapping[str, Any] | None = None) -> Scorer:
         raise UsageError(f"scorer {_label(spec)}: has no score(images) method")
     for attribute, default in (("name", type(built).__name__), ("version", "0")):
         if not hasattr(built, attribute):
-            setattr(built, attribute, default)
+            with contextlib.suppress(AttributeError, TypeError):  # frozen, or with __slots__: `identity` fills them in
+                setattr(built, attribute, default)
     return built
 
 
@@ -132,7 +134,7 @@ def identity(built: Scorer, options: Mapping[str, Any] | None = None) -> Identit
     version whatever changes a score.
     """
     cls = type(built)
-    version = str(built.version)
+    name, version = str(getattr(built, "name", cls.__name__)), str(getattr(built, "version", "0"))
     if not cls.__module__.startswith("r1jax."):
         try:
             source = pathlib.Path(inspect.getfile(cls)).read_bytes()
@@ -140,7 +142,7 @@ def identity(built: Scorer, options: Mapping[str, Any] | None = None) -> Identit
             source = b""
         source += json.dumps(dict(options), sort_keys=True, default=str).encode() if options else b""
         version += "+" + hashlib.sha256(source).hexdigest()[:12]
-    return Identity(str(built.name), version)
+    return Identity(name, version)
 
 
 def score_safely(
@@ -179,7 +181,7 @@ def portable(spec: Any) -> str:
     if isinstance(spec, str) and ":" in spec:
         place, _, attribute = spec.rpartition(":")
         if place.endswith(".py"):
-            return f"{_existing(place)}:{attribute}"
+            return f"{existing(place)}:{attribute}"
         if place != "__main__":
             return spec
     factory = find(spec) if isinstance(spec, str) else spec
@@ -209,7 +211,7 @@ def find(spec: str) -> Callable[..., Any]:
     place, _, attribute = spec.rpartition(":")
     if not place:
         return _registered(spec)
-    found: Any = _import_file(_existing(place)) if place.endswith(".py") else _import_module(place, spec)
+    found: Any = _import_file(existing(place)) if place.endswith(".py") else _import_module(place, spec)
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if not callable(found):
@@ -241,7 +243,8 @@ def _registered(name: str) -> Callable[..., Any]:
     return _REGISTRY[name]
 
 
-def _existing(place: str) -> pathlib.Path:
+def existing(place: str) -> pathlib.Path:
+    """Returns the path of a scorer's file; raises UsageError where there is none."""
     path = pathlib.Path(place).expanduser().resolve()
     if not path.is_file():
         raise UsageError(f"scorer file {place}: no such file")

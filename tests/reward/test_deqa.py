@@ -19,7 +19,7 @@ import tiny_owl
 from r1jax.errors import R1JaxError, UsageError, WeightMismatch
 from r1jax.nets import skeleton
 from r1jax.reward import scorer
-from r1jax.reward.deqa import network_config
+from r1jax.reward.deqa import _fingerprint, network_config
 from r1jax.weights import import_torch
 
 
@@ -94,10 +94,19 @@ def test_a_published_name_is_found_in_the_download_cache(folder, tmp_path, monke
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     by_name = scorer("deqa", {"dtype": "float32"})
     by_folder = scorer("deqa", {"dtype": "float32", "checkpoint": str(folder)})
-    assert by_name.name == "zhiyuanyou/DeQA-Score-Mix3" and by_name.version == by_folder.version
+    assert by_name.name == "zhiyuanyou/DeQA-Score-Mix3" and by_name.version == f"{commit[:12]}-float32"
     jax.tree.map(np.testing.assert_array_equal, by_name.graph.params, by_folder.graph.params)
     with pytest.raises(R1JaxError, match=r"'q-future/one-align': no such folder, and no download"):
         scorer("q-align")
+
+
+def test_the_version_follows_weights_of_equal_names_and_sizes(tmp_path):
+    shard = tmp_path / "model.safetensors"
+    versions = set()
+    for value in (0, 1):
+        shard.write_bytes(bytes(1 << 17) + bytes([value]))
+        versions.add(_fingerprint(str(tmp_path), tmp_path))
+    assert len(versions) == 2
 
 
 @pytest.mark.torch

@@ -44,6 +44,11 @@ def test_a_mixture_works_in_a_process_of_its_own_and_keeps_missing_scores():
         assert np.isnan(service.score(batch)).tolist() == [False, True, False]
 
 
+def test_a_scorer_that_returns_a_list_is_part_of_a_mixture(tmp_path):
+    (tmp_path / "own.py").write_text("class S:\n    def score(self, images): return [3.0] * len(images)\n")
+    np.testing.assert_array_equal(scorer("mixture", {"parts": [f"{tmp_path}/own.py:S"]}).score(images(2)), [3, 3])
+
+
 def test_the_version_of_a_mixture_follows_its_parts():
     versions = {
         scorer("mixture", {"parts": parts}).version

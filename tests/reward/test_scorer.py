@@ -126,6 +126,15 @@ def test_importing_the_room_imports_no_jax():
     assert run.stdout.strip() == "False"
 
 
+def test_name_and_version_may_be_left_out_where_nothing_can_be_added(tmp_path):
+    head = "import dataclasses\n"
+    frozen = "@dataclasses.dataclass(frozen=True)\nclass Frozen:\n    def score(self, images): return images\n"
+    slotted = "class Slotted(Frozen):\n    __slots__ = ()\n@dataclasses.dataclass(frozen=True, slots=True)\nclass Both:\n"
+    (tmp_path / "own.py").write_text(head + frozen + slotted + "    def score(self, images): return images\n")
+    found = [identity(scorer(f"{tmp_path}/own.py:{name}")) for name in ("Frozen", "Slotted", "Both")]
+    assert [one.name for one in found] == ["Frozen", "Slotted", "Both"] and found[0].version.startswith("0+")
+
+
 def test_options_reach_the_constructor_and_the_version(tmp_path):
     text = "class S:\n    def __init__(self, slope=1): self.slope = slope\n    def score(self, images): return images\n"
     (tmp_path / "own.py").write_text(text)
