@@ -178,7 +178,8 @@ def diagnostics(trajectory: Trajectory, scores: Float[Array, "T1 b"], batch: Bat
         "return": weighted_mean(reward, scored),
         "structure_kept": weighted_mean(trajectory.kept[-1], scored),
         "explained_variance": _explained_variance(batch),
-        "missing_share": 1 - jnp.mean(scored),
+        # Exactly 0 and 1 at its ends, which the loop compares it with: 1 - n * (1 / n) need not be 0.
+        "missing_share": jnp.where(jnp.any(scored), jnp.mean(1 - scored), 1.0),
     }
 
 

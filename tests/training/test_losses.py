@@ -10,11 +10,11 @@ import pytest
 
 from r1jax.agent.encoder import Encoder
 from r1jax.agent.policy import Policy
-from r1jax.config import AgentConfig, EnvConfig, PPOConfig
+from r1jax.config import AgentConfig, Config, EnvConfig, PPOConfig
 from r1jax.errors import UsageError
 from r1jax.training.losses import make_batch, policy_loss, scored_episodes
 from r1jax.training.rollout import Trajectory
-from r1jax.training.update import check_algorithm, learning_rate
+from r1jax.training.update import check_algorithm, diagnostics, learning_rate
 
 T, B, F, A = 3, 4, 5, 3  # two tools and STOP
 STOP = 2
@@ -247,6 +247,19 @@ def test_nothing_scored_gives_a_zero_gradient():
     trajectory, scores = make_trajectory()
     for array in gradient(trajectory, scores * np.nan).values():
         np.testing.assert_array_equal(array, 0)
+
+
+def test_the_share_of_missing_scores_is_exact_where_none_or_all_are():
+    trajectory, scores = make_trajectory()
+    many, scores = keep(trajectory, [3] * 41), np.repeat(scores[:, 3:], 41, axis=1)  # 41 * float32(1 / 41) is not 1
+
+    @jax.jit
+    def share(scores):
+        return diagnostics(many, scores, make_batch(many, scores, CONFIG, FREE), Config())["missing_share"]
+
+    assert share(scores) == 0 and share(scores * np.nan) == 1
+    scores[:, 0] = np.nan
+    assert share(scores) == pytest.approx(1 / 41)
 
 
 def test_stop_is_a_decision_and_what_follows_is_not():
