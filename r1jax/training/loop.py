@@ -36,13 +36,14 @@ from r1jax.training.devices import constrain, mesh_of, replicate, split
 from r1jax.training.logs import RunLog, ServiceMeter
 from r1jax.training.rollout import OutsideRollout, Trajectory, collect_scores, make_rollout
 from r1jax.training.run_folder import check_folder, claim_folder
-from r1jax.training.tree import TrainingTree
+from r1jax.training.tree import TrainingTree, identify
 from r1jax.training.update import TrainState, acting_params, make_update, optimiser
 from r1jax.weights.recorded import digest
 
 Evaluate = Callable[[Agent], Mapping[str, float]]
 
 _RATIO_TOLERANCE = 0.05  # devices may round a rollout and an update differently, but not by this much
+_SAMPLE = 32  # images that features are measured on where the first batch is only one
 _SILENT_UPDATES = 3  # updates in a row without any score, after which the scorer counts as dead
 
 
@@ -111,7 +112,8 @@ def train(
     elif config.reward.metric:
         raise UsageError(f"reward.metric={config.reward.metric}: the states of a tree have metrics; give one by --tree")
     origins = {"tree": tree.summary if tree else None, "init": {"agent": digest(init.params)} if init else None}
-    check_folder(run_dir, config, resume, origins)
+    weights = None if tree else identify(config, policy.encoder)  # a tree's summary says as much
+    check_folder(run_dir, config, resume, origins, weights)
     tree = tree.rewarding(config.reward.metric) if tree and config.reward.metric else tree
 
     # --- The task: devices, images, tools, policy, scorer --------------------------------------------------------
@@ -130,7 +132,7 @@ def train(
         if not tree:
             _check_tools(env, config.data.crop)
         if first_process:  # now: a config that was refused up to here leaves no folder behind
-            claim_folder(run_dir, config, origins)
+            claim_folder(run_dir, config, origins, weights)
 
         # --- Parameters, fresh or from the checkpoint ------------------------------------------------------------
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -138,7 +140,8 @@ def train(
         done = checkpoints.latest() or 0
         batches = _prefetched(pool, data, config, done)
         first = [] if done else [next(batches)]
-        state = replicate(mesh, _fresh_state(actor, config, first[0] if first else None, init))
+        sample = _sample(data, config, first[0]) if first and init is None else None
+        state = replicate(mesh, _fresh_state(actor, config, sample, init))
         state = checkpoints.restore(state) if done else state
 
         # --- Updates ---------------------------------------------------------------------------------------------
@@ -278,13 +281,20 @@ def _programs(
     return act if outside else jax.jit(act), jax.jit(learn)
 
 
-def _fresh_state(policy: Policy, config: Config, first: Any, init: Agent | None) -> TrainState:
-    """Returns the state before the first update; without a batch to measure features on, only its shapes matter."""
+def _sample(data: Data, config: Config, first: Any) -> Any:
+    """Returns the images that features are measured on: the first batch's, or more where all of it is one image."""
+    if config.ppo.episodes > config.ppo.group_size:
+        return first.degraded
+    return data.batch(config.seed, 0, _SAMPLE).degraded
+
+
+def _fresh_state(policy: Policy, config: Config, images: Any, init: Agent | None) -> TrainState:
+    """Returns the state before the first update; without images to measure features on, only its shapes matter."""
     if init is not None:
         return TrainState(init.params, optimiser(config.ppo).init(init.params), init.params if config.ppo.lag else None)
     sample = None
-    if first is not None:
-        sample = jax.jit(policy.encoder.apply)(policy.encoder.params, jnp.asarray(first.degraded))
+    if images is not None:
+        sample = jax.jit(policy.encoder.apply)(policy.encoder.params, jnp.asarray(images))
     params = policy.init(_key(config.seed, 0, 0), sample)
     return TrainState(params, optimiser(config.ppo).init(params), params if config.ppo.lag else None)
 
@@ -294,7 +304,7 @@ def _check_init(policy: Policy, env: Environment, init: Agent) -> None:
     wanted = {
         "env.toolbox": (env.toolbox.names, init.env.toolbox.names),
         "env.horizon": (env.horizon, init.env.horizon),
-        "env.stop": (env.num_actions, init.env.num_actions),
+        "env.stop": (env.stop, init.env.stop),
         "agent.encoder": tuple(f"{of.encoder.name} {of.encoder.version}" for of in (policy, init.policy)),
         "agent.hidden": (policy.config.hidden, init.policy.config.hidden),
         "agent.record": (policy.config.record, init.policy.config.record),

@@ -24,7 +24,7 @@ from r1jax.config import Config
 from r1jax.env.environment import Environment, State, TimeStep
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree
-from r1jax.reward.scorer import GraphScorer, identity, scorer
+from r1jax.reward.scorer import GraphScorer, existing, identity, scorer
 from r1jax.tools.toolbox import Tool, file_of, toolbox
 from r1jax.weights.recorded import digest, sha256_of
 
@@ -294,26 +294,29 @@ def _levels(children: Int[np.ndarray, "u k"], roots: Int[np.ndarray, " r"], call
     return levels
 
 
-def describe_encoder(name: str) -> str:
-    """Returns an encoder's name and the digest of its weights, as a tree keeps it."""
-    frozen = encoder(name)
+def describe_encoder(of: str | Encoder) -> str:
+    """Returns the name of an encoder, itself or by name, and the digest of its weights, as a tree keeps it."""
+    frozen = encoder(of) if isinstance(of, str) else of
     return f"{frozen.name} ({digest(frozen.params)})"
 
 
-def identify(config: Config) -> dict[str, Any]:
-    """Returns what a tree depends on besides its images: names and digests of tools, encoder and scorer.
+def identify(config: Config, frozen: Encoder | None = None) -> dict[str, Any]:
+    """Returns what a tree or a run depends on besides its images: names and digests of tools, encoder and scorer.
 
     A scorer that is no part of the package is known by its name and its file alone: it may take minutes to load.
+
+    Args:
+      frozen: the config's encoder, where it is loaded already.
     """
     box = toolbox(config.env.toolbox)
     spec, options = config.reward.scorer, config.reward.options
-    told = f"{spec} {json.dumps(dict(options), sort_keys=True)}" if options else spec
+    told = f"{spec} {json.dumps(dict(options), sort_keys=True, default=str)}" if options else spec
     if ".py:" in spec:
-        told += f" ({sha256_of(pathlib.Path(spec.rpartition(':')[0]))[:16]})"
+        told += f" ({sha256_of(existing(spec.rpartition(':')[0]))[:16]})"
     return {
         "tools": {tool.name: _describe_tool(tool) for tool in box.tools},
-        "encoder": describe_encoder(config.agent.encoder),
-        "scorer": f"{spec} ({identity(scorer(spec)).version})" if spec == "lite" else told,
+        "encoder": describe_encoder(frozen or config.agent.encoder),
+        "scorer": f"{spec} ({identity(scorer(spec, options)).version})" if spec == "lite" else told,
     }
 
 

@@ -1,6 +1,7 @@
 """The training loop: repeatable, resumable, with a complete log, and errors of one line."""
 
 import json
+import shutil
 import socket
 
 import jax
@@ -55,6 +56,8 @@ def test_a_run_begins_from_an_agent(straight, tmp_path):
         np.testing.assert_array_equal(result.agent.params[name], array, err_msg=name)
     with pytest.raises(UsageError, match=r"holds a run that began from .*, not fresh parameters"):
         run(tmp_path / "run", still)
+    with pytest.raises(UsageError, match=r"with env\.stop True, this config has False"):
+        run(tmp_path / "other", probe_config(env__stop=False), init=straight.agent)
     others = {"agent__hidden": (16,), "env__horizon": 1, "env__toolbox": ("probe_noop",), "agent__record": False}
     for field, value in others.items():
         with pytest.raises(UsageError, match=f"--init: the agent was trained with {field.replace('__', '.')}"):
@@ -268,6 +271,27 @@ def test_a_folder_holds_one_run(straight):
         run(straight.run_dir, other)
     with pytest.raises(UsageError, match="holds a run already"):
         run(straight.run_dir, resume=False)
+
+
+def test_a_run_does_not_go_on_with_other_weights(straight, tmp_path):
+    shutil.copytree(straight.run_dir, tmp_path / "run")
+    place = tmp_path / "run" / "weights.json"
+    began = json.loads(place.read_text())
+    assert list(began["tools"]) == ["probe_brighten", "probe_darken", "probe_noop"] and "Target" in began["scorer"]
+    place.write_text(json.dumps(began | {"encoder": "pixels (older)"}))
+    with pytest.raises(UsageError, match=r"holds a run with encoder='pixels \(older\)', not 'pixels \(.*use another --run"):
+        run(tmp_path / "run")
+    place.unlink()  # a run of an earlier version
+    run(tmp_path / "run")
+    assert json.loads(place.read_text()) == began
+
+
+def test_features_are_measured_on_several_images_where_a_batch_has_one():
+    config = probe_config(ppo__algorithm="grpo", ppo__group_size=24)
+    first = loop._batch(Flat(LEVELS), config, 0)
+    assert len(np.unique(first.degraded, axis=0)) == 1
+    assert len(np.unique(loop._sample(Flat(LEVELS), config, first), axis=0)) == 32
+    assert loop._sample(Flat(LEVELS), CONFIG, first) is first.degraded  # several images, as before
 
 
 def test_batches_that_do_not_divide_are_refused(tmp_path, monkeypatch):

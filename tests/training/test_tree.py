@@ -18,14 +18,16 @@ from r1jax.config import load, override, to_dict
 from r1jax.degradations.dataset import to_float
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.statistics import group_mean
+from r1jax.reward.lite import lite_scorer
 from r1jax.reward.scorer import scorer
 from r1jax.training import sweep
 from r1jax.training.loop import train
 from r1jax.training.rollout import make_rollout
-from r1jax.training.tree import action_values, load_training_tree
+from r1jax.training.tree import action_values, identify, load_training_tree
 from r1jax.training.tree_build import build_training_tree, tree_images
 from r1jax.training.tree_evaluation import TreeEvaluation
 from r1jax.training.update import TrainState, _worth, make_update, optimiser
+from r1jax.weights import weight_file
 
 LEVELS = (0.25, 0.5, 1.0)
 
@@ -291,6 +293,16 @@ def test_a_tree_knows_the_file_of_a_user_s_tool(photos, tmp_path):
         tree.check(config)
     with pytest.raises(UsageError, match="the tree lacks the tool probe_noop"):
         tree.check(override(config, {"env.toolbox": ("probe_noop",)}))
+
+
+def test_a_lite_scorer_of_other_weights_is_another_scorer(tmp_path):
+    shipped = weight_file("scorer").read_bytes()
+    (tmp_path / "same.safetensors").write_bytes(shipped)
+    (tmp_path / "other.safetensors").write_bytes(shipped[:-1] + bytes([shipped[-1] ^ 1]))
+    paths = (None, *(str(tmp_path / f"{name}.safetensors") for name in ("same", "other")))
+    options = [{"reward__options": {"path": path}} if path else {} for path in paths]
+    plain, same, other = (identify(probe_config("", reward__scorer="lite", **of))["scorer"] for of in options)
+    assert plain == f"lite ({lite_scorer().version})" == same != other
 
 
 def test_fewer_tools_than_the_tree_has(config, tree):
