@@ -239,11 +239,14 @@ def _result(wait: Callable[[], int]) -> int:
 
 
 def _complete(job: Job) -> bool:
-    """Whether the run is this very config's, on this tree, and its agent has been saved."""
+    """Whether the run is the job's and its agent has been saved."""
+    return _begun(job) and (job.run / "agent" / "agent.safetensors").is_file()
+
+
+def _begun(job: Job) -> bool:
+    """Whether the folder holds a run of this very config, on this tree."""
     saved = job.run / "config.json"
-    if not (saved.is_file() and (job.run / "agent" / "agent.safetensors").is_file()):
-        return False
-    if configuration.from_dict(json.loads(saved.read_text())) != job.config:
+    if not saved.is_file() or configuration.from_dict(json.loads(saved.read_text())) != job.config:
         return False
     place = job.run / "tree.json"
     held = json.loads(place.read_text()) if place.is_file() else {}
@@ -251,10 +254,14 @@ def _complete(job: Job) -> bool:
 
 
 def _describe_tree(folder: str) -> dict[str, Any]:
-    from r1jax.training.tree import META_FILE, describe_tree
+    from r1jax.training.tree import META_FILE, describe_tree, image_path
 
-    path = pathlib.Path(folder) / META_FILE
-    return describe_tree(json.loads(path.read_text())) if path.is_file() else {"of": "no tree"}
+    place = pathlib.Path(folder)
+    if not (place / META_FILE).is_file():
+        return {"of": "no tree"}
+    meta = json.loads((place / META_FILE).read_text())
+    # A run on half of a tree is not one on the whole of it.
+    return describe_tree(meta) | {"images": sum(image_path(place, i).is_file() for i in range(len(meta["images"])))}
 
 
 # --- The table ---------------------------------------------------------------------------------------------------
@@ -273,7 +280,7 @@ class _Results:
     def of(self, runs: Sequence[Job]) -> list[dict[str, float]]:
         """Returns the figures of each of a variant's runs that has any."""
         if self._eval_tree is None:
-            return [result for result in (_last_evaluation(job.run) for job in runs) if result]
+            return [result for result in (_last_evaluation(job.run) for job in runs if _begun(job)) if result]
         return [self._on_tree(job, _fill(self._eval_tree, job.config)) for job in runs if _complete(job)]
 
     def _on_tree(self, job: Job, folder: str) -> dict[str, float]:

@@ -49,7 +49,7 @@ def pretend(command, log, environment):
     (run / "agent").mkdir(parents=True, exist_ok=True)
     (run / "agent" / "agent.safetensors").touch()
     (run / "config.json").write_text(json.dumps(configuration.to_dict(config)))
-    (run / "tree.json").write_text(json.dumps(describe_tree(json.loads((tree / "tree.json").read_text())) | {"images": 2}))
+    (run / "tree.json").write_text(json.dumps(describe_tree(json.loads((tree / "tree.json").read_text())) | {"images": 1}))
     gain = config.ppo.clip + config.seed
     (run / "metrics.jsonl").write_text(json.dumps({"update": 2, "eval/score_gain": gain, "eval/calls": 2.0}) + "\n")
     return 0
@@ -59,8 +59,10 @@ def run(path, folder, photo="one", **options):
     tree = path.parent / f"tree_{photo}"
     tree.mkdir(exist_ok=True)
     names = ("tools", "encoder", "scorer", "effect", "horizon", "crop", "seed", "dtype")
-    meta = dict.fromkeys(names, 0) | {"images": [{"photo": photo, "mix": "noise"}]}
+    meta = dict.fromkeys(names, 0) | {"images": [{"photo": photo, "mix": mix} for mix in ("noise", "dark")]}
     (tree / "tree.json").write_text(json.dumps(meta))
+    (tree / "images").mkdir(exist_ok=True)
+    (tree / "images" / "00000.npz").touch()
     return sweep.run_sweep(path, folder, seeds=3, small=True, tree=str(tree), **options)
 
 
@@ -83,6 +85,13 @@ def test_means_and_intervals_over_seeds(path, tmp_path, monkeypatch):
     assert len(asked) == 1 and "--seed=1" in asked[0]  # complete runs are not done again
     run(path, tmp_path / "runs", photo="another")
     assert len(asked) == 1 + 6  # those on another tree are other runs
+
+    monkeypatch.setattr(sweep, "run_command", lambda *call: 1)  # each folder holds another run
+    rows = run(path, tmp_path / "runs", photo="another", overrides={"ppo.gamma": 0.5})
+    assert [(row["status"], row["runs"]) for row in rows] == [("failed", 0)] * 2
+    assert [row["runs"] for row in run(path, tmp_path / "runs", photo="another")] == [3, 2]
+    (tmp_path / "tree_another" / "images" / "00001.npz").touch()  # a run on half of a tree is not one on the whole of it
+    assert [row["runs"] for row in run(path, tmp_path / "runs", photo="another")] == [0, 0]
 
 
 def test_planners_are_those_of_each_environment(path):
