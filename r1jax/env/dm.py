@@ -58,20 +58,23 @@ class DMEnvironment(dm_env.Environment):
         """
         image = self._images[self._next_image]
         self._next_image = (self._next_image + 1) % len(self._images)
-        self._state = self._reset(image[None])
-        self._score = self._quality(self._state)
-        return dm_env.restart(self._observation(self._state))
+        self._state = None  # a step after a score that failed resets
+        state = self._reset(image[None])
+        self._score = self._quality(state)
+        self._state = state
+        return dm_env.restart(self._observation(state))
 
     def step(self, action: Any) -> dm_env.TimeStep:
         """Takes an action; the first call, and one after an episode's end, ignores it and resets."""
         if self._state is None or bool(self._state.done[0]):
             return self.reset()
         batch = jnp.asarray(action, jnp.int32)[None]
-        self._state, timestep = self._step(self._tool_params, self._state, batch)
-        reward = self._reward(bool(timestep.valid[0]), self._state)
-        if bool(self._state.done[0]):
-            return dm_env.termination(reward, self._observation(self._state))
-        return dm_env.transition(reward, self._observation(self._state))
+        state, timestep = self._step(self._tool_params, self._state, batch)
+        reward = self._reward(bool(timestep.valid[0]), state)
+        self._state = state  # only now: where a score failed, nothing was done
+        if bool(state.done[0]):
+            return dm_env.termination(reward, self._observation(state))
+        return dm_env.transition(reward, self._observation(state))
 
     def observation_spec(self) -> dict[str, specs.Array]:
         """Describes the observation."""

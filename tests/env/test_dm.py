@@ -62,6 +62,18 @@ def test_the_scorer_is_called_once_an_image():
     assert seen == [(4, 6, 3)] * 3  # the first image and two tool calls; STOP changes nothing
 
 
+def test_a_score_that_failed_leaves_the_episode_where_it_was():
+    failures = [True, False, True, False]
+    env = make(scorer=lambda image: np.nan if failures and failures.pop(0) else np.mean(image))
+    with pytest.raises(R1JaxError):
+        env.reset()
+    assert env.step(0).first()  # the second image: level 51
+    with pytest.raises(R1JaxError):
+        env.step(1)
+    step = env.step(1)
+    assert step.reward == pytest.approx(0.8 - 0.2, abs=1e-6) and step.observation["step"] == 1
+
+
 def test_unusable_scores_and_images():
     with pytest.raises(R1JaxError, match="scorer gave nan"):
         make(scorer=lambda image: float("nan")).reset()
