@@ -13,7 +13,7 @@ from r1jax.agent.encoder import Encoder
 from r1jax.config import AgentConfig
 from r1jax.env.environment import State
 
-Params = Mapping[str, Array]  # "actor.0.kernel" -> array
+Params = Mapping[str, Array]  # "actor.layers.0.kernel" -> array
 Evaluate = Callable[..., tuple[Array, Array]]  # (seen, record, step) of b decisions -> logits [b, a], values [b]
 
 _CLIP = 5.0  # standard deviations that a normalised feature may stray
@@ -117,7 +117,7 @@ class Policy:
         return {name: flat[path][...] for name, path in self._paths.items()}
 
     def init(self, key: PRNGKeyArray, sample: Float[Array, "n f"] | None = None) -> Params:
-        """Returns fresh parameters, named like "actor.0.kernel".
+        """Returns fresh parameters, named like "actor.layers.0.kernel".
 
         Args:
           sample: features of typical images, from which each feature's mean and deviation are taken; without it

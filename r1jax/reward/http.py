@@ -43,7 +43,7 @@ class HTTPScorer:
       prompt, prefix, levels, weights: see `Rating`.
       key_env: environment variable that holds the key, if the server wants one. The key is never logged.
       max_in_flight: most requests under way at once, all servers together.
-      timeout_s: for one image, repetitions included; keep it below reward.timeout_s.
+      timeout_s: for one call of `score`, repetitions included; keep it below reward.timeout_s.
       retries: how often a request is repeated that met 429, 5xx, a broken connection or half an answer.
       backoff_s: wait before the first repetition; it doubles each time. A longer Retry-After is obeyed.
       top_logprobs: how many of the likeliest tokens the server names; a level that is not among them counts as 0.
