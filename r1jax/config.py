@@ -140,12 +140,13 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("data.clean_share", "env.guard_band", "ppo.gamma", "ppo.gae_lambda"), (0, 1)),
     **dict.fromkeys(("env.horizon", "env.block_size", "agent.hidden", "reward.max_batch", "eval.images"), (1, math.inf)),
     **dict.fromkeys(("ppo.updates", "ppo.episodes", "ppo.epochs", "ppo.minibatches", "ppo.group_size"), (1, math.inf)),
-    **dict.fromkeys(("seed", "eval.every", "eval.checkpoint_every", "env.step_cost", "env.guard_weight"), (0, math.inf)),
+    **dict.fromkeys(("eval.every", "eval.checkpoint_every", "env.step_cost", "env.guard_weight"), (0, math.inf)),
     **dict.fromkeys(("reward.timeout_s", "reward.start_timeout_s"), (0, math.inf)),
     **dict.fromkeys(("ppo.lag", "ppo.warmup", "ppo.learning_rate", "ppo.max_grad_norm", "ppo.clip"), (0, math.inf)),
     **dict.fromkeys(("ppo.value_coef", "ppo.entropy_start", "ppo.entropy_end", "ppo.kl_coef"), (0, math.inf)),
     "ppo.temperature": (1e-6, math.inf),
     "data.crop": (8, math.inf),
+    "seed": (0, 2**31 - 1),  # programs take it as an int32
 }
 
 

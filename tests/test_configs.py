@@ -100,6 +100,7 @@ def test_options_of_a_scorer_are_plain_values_and_outlive_json():
         (PPO.replace("FIELD", "updates='many'"), "own.py: ppo.updates: 'many' is not a whole number"),
         (PPO.replace("FIELD", "algorithm='foo'"), "own.py: ppo.algorithm: 'foo' is not one of ppo, grpo"),
         (PPO.replace("FIELD", "episodes=0"), "own.py: ppo.episodes: 0 is out of range; want 1 or more"),
+        (PPO.replace("ppo=PPOConfig(FIELD)", "seed=2**31"), "seed: 2147483648 is out of range; want 0 to 2147483647"),
         (PPO.replace("FIELD", "gamma=1.5"), "own.py: ppo.gamma: 1.5 is out of range; want 0 to 1"),
         (PPO.replace("FIELD", "") + "def sweep():\n    yield 'ppo.clip'\n", "yields 'ppo.clip'; want dictionaries"),
         (PPO.replace("FIELD", "") + "def sweep():\n    yield {}[0]\n", "own.py:5: KeyError"),
