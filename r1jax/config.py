@@ -145,8 +145,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("ppo.lag", "ppo.warmup", "ppo.learning_rate", "ppo.max_grad_norm", "ppo.clip"), (0, math.inf)),
     **dict.fromkeys(("ppo.value_coef", "ppo.entropy_start", "ppo.entropy_end", "ppo.kl_coef"), (0, math.inf)),
     "ppo.temperature": (1e-6, math.inf),
-    "data.crop": (8, math.inf),
     "seed": (0, 2**31 - 1),  # programs take it as an int32
+    "data.crop": (11, math.inf),  # SSIM looks through windows of 11 pixels
 }
 
 
