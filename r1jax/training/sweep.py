@@ -24,6 +24,7 @@ from r1jax import config as configuration
 from r1jax.agent.agent import Agent, load_agent
 from r1jax.config import Config
 from r1jax.errors import R1JaxError, UsageError
+from r1jax.evaluation.table import as_json
 from r1jax.evaluation.tradeoff import tradeoff
 from r1jax.files import make_folder, write_whole
 from r1jax.training.logs import read_log
@@ -105,7 +106,7 @@ def run_sweep(
             status = ["not evaluated"]
         rows.append(_row(variant, folder / _folder_name(variant), figures, status))
     if not dry_run:
-        write_whole(folder / "sweep.jsonl", "".join(json.dumps(row) + "\n" for row in planners + rows))
+        write_whole(folder / "sweep.jsonl", "".join(as_json(row) + "\n" for row in planners + rows))
         _draw_curve(folder / "curve.svg", configuration.load_curve(path), rows)
     return planners + rows
 
