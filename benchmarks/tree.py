@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def benchmark_config(tree: TrainingTree, updates: int, overrides: dict[str, Any]) -> Config:
-    """Returns the tree's config with the shipped agent's MLP, 4 epochs and no evaluation."""
+    """Returns the tree's config with the MLP of a config's default, 4 epochs and no evaluation."""
     fields = {"ppo.updates": updates, "ppo.epochs": 4, "ppo.episodes": 65536, "ppo.minibatches": 2}
     fixed = {"agent.hidden": AgentConfig().hidden, "eval.every": 0, "eval.checkpoint_every": 0}
     return override(from_dict(tree.meta["config"]), fields | fixed | overrides)

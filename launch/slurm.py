@@ -7,8 +7,8 @@
 Whatever it does not know goes to `r1jax train`. Each node runs one process, which uses all its GPUs. The run's folder
 must be on storage that all nodes share. Two minutes before its time is up a job goes back into the queue, as it does
 when it is preempted, and then goes on from the last checkpoint. With --sweep every variant of the config's sweep() is a
-job of its own; once all have ended, `r1jax sweep CONFIG --run DIR` with the same overrides prints their table, and trains
-here what has failed.
+job of its own; once all have ended, `r1jax sweep CONFIG --run DIR` with the same overrides and trees prints their table, and
+trains here what has failed.
 """
 
 import argparse
@@ -126,7 +126,10 @@ def variants(config: str, run: pathlib.Path, rest: list[str]) -> list[tuple[path
 
     if not all(word.startswith("--") and "=" in word for word in rest):
         fail("--sweep: want overrides as --FIELD=VALUE")
-    overrides = dict(word[2:].split("=", 1) for word in rest)
+    common = [word for word in rest if word.startswith(("--tree=", "--eval-tree="))]
+    if filled := [word for word in common if "{" in word]:
+        fail(f"{filled[0]}: a tree for each variant is for `r1jax sweep --slurm`")
+    overrides = dict(word[2:].split("=", 1) for word in rest if word not in common)
     try:
         fields = [variant | overrides for variant, _ in load_sweep(config)]
         from r1jax.training.sweep import run_sweep  # takes seconds to import
@@ -135,7 +138,7 @@ def variants(config: str, run: pathlib.Path, rest: list[str]) -> list[tuple[path
             rows = run_sweep(config, run, overrides, dry_run=True)
     except R1JaxError as error:
         fail(str(error))
-    flags = [[f"--{name}={value}" for name, value in variant.items()] for variant in fields]
+    flags = [[f"--{name}={value}" for name, value in variant.items()] + common for variant in fields]
     return [(pathlib.Path(row["run"]), words) for row, words in zip(rows, flags, strict=True)]
 
 

@@ -65,6 +65,7 @@ def _scorer_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--scorer", default="lite", help="a scorer, or FILE.py:Class (default: %(default)s)")
     sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="keyword of the scorer")
     sub.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for scores (default: %(default)s)")
+    sub.add_argument("--start-timeout", type=float, default=600.0, help="seconds to load it (default: %(default)s)")
 
 
 # --- The parser --------------------------------------------------------------------------------------------------
@@ -192,7 +193,6 @@ def _for_scorers(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--max-batch", type=_positive, default=16, help="most images scored together (default: %(default)s)")
     sub.add_argument("--max-mb", type=_positive, default=64, help="most MiB of one request (default: %(default)s)")
     sub.add_argument("--cache", default="", help="folder where scores are kept (default: in memory)")
-    sub.add_argument("--start-timeout", type=float, default=600.0, help="seconds to load it (default: %(default)s)")
     sub.add_argument("--log", help="file for the scorer's output (default: a temporary one)")
 
 

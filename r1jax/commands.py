@@ -152,7 +152,8 @@ def run_score(args: argparse.Namespace) -> int:
 
     logging.getLogger("r1jax.reward").setLevel(logging.ERROR)  # each file says what went wrong with it
     (paths, failures), rows = _listed(args.images), []
-    with RewardService(args.scorer, timeout_s=args.timeout, options=_options(args.option)) as service:
+    limits = {"timeout_s": args.timeout, "start_timeout_s": args.start_timeout}
+    with RewardService(args.scorer, **limits, options=_options(args.option)) as service:
         for start in range(0, len(paths), _SCORED_TOGETHER):
             for path, score, problem in _score_files(service, paths[start : start + _SCORED_TOGETHER]):
                 if problem:

@@ -48,8 +48,10 @@ class EnvConfig:
 class AgentConfig:
     """The policy: frozen encoder, action record, MLP actor-critic."""
 
+    # lite_scorer, lite_statistics, lite_foresight, pixels, efficientnet_lite0, clip_vit_l14 (the paper's),
+    # clip_vit_l14_336, or several side by side: "lite_foresight+lite_statistics"
     encoder: str = "lite_scorer"
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[int, ...] = (256, 128)  # of the actor's and of the critic's layers
     record: bool = True  # whether the policy sees which tools were called
 
 
@@ -61,6 +63,8 @@ class RewardConfig:
     metric: str = ""  # on a tree: reward by this full-reference metric of its states instead, "psnr_y" in decibels
     # Keyword arguments of the scorer: --reward.options.model=Qwen/Qwen3-VL-4B-Instruct
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # ticket: scored beside the tools, collected after the last step; blocking: waited for at each step; outside: submitted
+    # from the host, for devices without callbacks; graph: an embedded scorer as a part of the program
     mode: Literal["ticket", "blocking", "outside", "graph"] = "ticket"
     timeout_s: float = 60.0  # how long a missing score is waited for
     start_timeout_s: float = 600.0  # how long the scorer may take to load
@@ -94,13 +98,13 @@ class PPOConfig:
     lag: int = 0  # updates after which the acting policy is renewed, beyond the first; needs vtrace
     updates: int = 200
     episodes: int = 32  # episodes an update, all devices together
-    epochs: int = 4
-    minibatches: int = 2
+    epochs: int = 4  # passes over an update's episodes
+    minibatches: int = 2  # a pass
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip: float = 0.2
     value_coef: float = 0.5
-    entropy_start: float = 0.05
+    entropy_start: float = 0.05  # coefficient of the entropy bonus, from the first update to the last
     entropy_end: float = 0.01
     entropy_schedule: Literal["linear", "cosine"] = "linear"
     kl_coef: float = 0.0  # of the KL divergence from the policy that acted
@@ -116,10 +120,10 @@ class PPOConfig:
 class EvalConfig:
     """Evaluation during training, on photos held out of it."""
 
-    photos: str = "builtin:test"
+    photos: str = "builtin:test"  # as data.photos
     every: int = 50  # updates between evaluations; 0: never
     images: int = 32
-    checkpoint_every: int = 50
+    checkpoint_every: int = 50  # updates between checkpoints; 0: one at the end
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,7 @@ def printed(capsys, module, *words):
         ("slurm", [CONFIG, "--nodes", "0", "--dry-run"], 2, "want 1 or more nodes"),
         ("slurm", [CONFIG, "--sweep", "--dry-run"], 2, "defines no sweep()"),
         ("slurm", [SWEEP, "--sweep", "--dry-run", "--ppo.clip", "0.1"], 2, "want overrides as --FIELD=VALUE"),
+        ("slurm", [SWEEP, "--sweep", "--dry-run", "--tree=trees/{seed}"], 2, "a tree for each variant is for `r1jax sweep"),
         ("tpu_vm", ["missing.py", *VM], 2, "missing.py: no such config file"),
         ("tpu_vm", ["/etc/hostname", *VM], 2, "want a file inside"),
         ("tpu_vm", [CONFIG, *VM], 1, "no gcloud here"),
@@ -176,12 +177,13 @@ def test_slurm_job_requeues_itself_and_goes_on_until_it_is_ended(fake, tmp_path,
 
 
 def test_slurm_sweep_submits_every_variant(capsys, tmp_path):
-    out = printed(capsys, slurm, SWEEP, "--sweep", "--run", str(tmp_path), "--gpus", "1", "--seed=3")
+    words = ("--gpus", "1", "--seed=3", "--tree=trees/one")
+    out = printed(capsys, slurm, SWEEP, "--sweep", "--run", str(tmp_path), *words)
     rows = run_sweep(SWEEP, tmp_path, {"seed": "3"}, dry_run=True)
     assert out.count("\nsbatch ") == len(rows) > 1
     for row in rows:
         assert f"--run {row['run']} " in out and f"# {row['run']}/job.sbatch\n" in out
-    assert " --env.step_cost=0.05 --seed=3 &\n" in out
+    assert " --env.step_cost=0.05 --seed=3 --tree=trees/one &\n" in out
 
 
 def test_slurm_sweep_with_a_wrong_field_is_one_line(capsys):

@@ -13,7 +13,7 @@ import r1jax
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "r1jax" / "assets"
 HEAVY = ("jax", "flax", "numpy", "scipy", "cv2", "PIL", "transformers", "torch", "orbax", "rlax")
-COMMANDS = ("restore", "train", "evaluate", "sweep", "synth", "score", "report")
+COMMANDS = ("restore", "train", "evaluate", "sweep", "tree", "synth", "score", "serve-scorer", "report", "weights")
 
 
 def run_and_time(*arguments: str) -> tuple[str, float]:

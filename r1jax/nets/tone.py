@@ -25,12 +25,12 @@ class _Pyramid(nnx.Module):
         self.coarse = nnx.Sequential(ResidualBlock(2 * width, rngs), ResidualBlock(2 * width, rngs))
         self.summary = nnx.Linear(6 * width, 2 * width, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b hq wq c"], Float[Array, "b hs ws d"]]:
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b hs ws d"]:
         fine = self.fine(nnx.relu(self.stem(pixel_unshuffle(x, 4) - 0.5)))
         middle = self.middle(nnx.relu(self.down1(fine)))
         coarse = self.coarse(nnx.relu(self.down2(middle)))
         whole = jnp.concatenate([coarse.mean((1, 2)), coarse.max((1, 2)), coarse.min((1, 2))], -1)
-        return fine, coarse + nnx.relu(self.summary(whole))[:, None, None]
+        return coarse + nnx.relu(self.summary(whole))[:, None, None]
 
 
 @register_net("haze_net")
@@ -44,7 +44,7 @@ class HazeNet(nnx.Module):
 
     @size_preserving(16)
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        _, coarse = self.pyramid(x)
+        coarse = self.pyramid(x)
         coarse_t = 0.08 + 0.94 * nnx.sigmoid(self.transmission(coarse) + 3)
         t = jax.image.resize(coarse_t, (*x.shape[:3], 1), "bilinear")
         airlight = 0.85 + 0.3 * jnp.tanh(self.airlight(coarse.mean((1, 2))))[:, None, None]
@@ -64,7 +64,7 @@ class CurveNet(nnx.Module):
     @size_preserving(16)
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         value = x.max(-1, keepdims=True)
-        _, coarse = self.pyramid(x)
+        coarse = self.pyramid(x)
         statistics = jnp.concatenate([coarse.mean((1, 2)), coarse.max((1, 2)), _quantiles(value, 64)], -1)
         rises = self.rises(nnx.relu(self.hidden(statistics)))
         # The first number lifts black, the others are slopes around 1, so that an untrained net changes nothing.

@@ -19,7 +19,7 @@ from r1jax.weights import import_torch
 
 GOLDENS = sorted((pathlib.Path(__file__).parents[1] / "goldens").glob("*.npz"))
 # What a file's name adds to the network's.
-SUFFIXES = ("_realsr", "_fdncnn", "_biasfree")
+SUFFIXES = ("_realsr",)
 
 
 def net_name(path):
@@ -63,3 +63,17 @@ def test_the_official_output(path):
     y = np.asarray(jax.jit(lambda params, x: nnx.merge(graph, params)(x))(params, to_nhwc(arrays["x"])))
     tolerance = 20 * meta["fp32_vs_fp64_maxabs"]
     np.testing.assert_allclose(y, to_nhwc(arrays["y"]), rtol=1e-4, atol=tolerance)
+
+
+def test_fbcnn_tells_and_is_told_the_quality():
+    net, meta, arrays = restored(next(path for path in GOLDENS if path.stem == "fbcnn"))
+    x, tolerance = to_nhwc(arrays["x"]), 20 * meta["fp32_vs_fp64_maxabs"]
+    told, quality = jax.jit(net.with_quality)(x, np.full((1, 1), 0.35, np.float32))
+    np.testing.assert_allclose(quality, arrays["qf"], rtol=1e-4, atol=tolerance)
+    np.testing.assert_allclose(told, to_nhwc(arrays["y1"]), rtol=1e-4, atol=tolerance)
+
+
+def test_mprnet_shows_its_earlier_stages():
+    net, meta, arrays = restored(next(path for path in GOLDENS if path.stem == "mprnet"))
+    for stage, key in zip(jax.jit(net.stages)(to_nhwc(arrays["x"])), ("y", "y1", "y2"), strict=True):
+        np.testing.assert_allclose(stage, to_nhwc(arrays[key]), rtol=1e-4, atol=20 * meta["fp32_vs_fp64_maxabs"])

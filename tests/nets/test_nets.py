@@ -1,4 +1,4 @@
-"""Every network: shape, odd sizes, jit equal to no jit, and a start that changes nothing where it should."""
+"""The lite networks: shape, odd sizes, and a start that changes nothing where it should."""
 
 import jax
 import jax.numpy as jnp
