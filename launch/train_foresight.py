@@ -38,7 +38,7 @@ from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
-from r1jax.weights import load_module, read_tensors, save_module, update_module, weight_file
+from r1jax.weights import flat_state, load_module, save_module, update_module, weight_file
 from r1jax.weights.recorded import digest, sha256_of
 
 _DIRECTIONS_FROM = 4000  # states from which the directions of change are found
@@ -141,8 +141,9 @@ def train(args: argparse.Namespace) -> None:
     names = np.unique(np.concatenate([np.unique(source.photo) for source in sources]))
     folds = {photo: i % args.members for i, photo in enumerate(shuffled(names, args.seed))}
     if args.init:
-        update_module(net, read_tensors(args.init)[1])
-        folds |= load_module(args.init)[1]["training"]["photos"]
+        former, about = load_module(args.init)
+        update_module(net, flat_state(former))
+        folds |= about["training"]["photos"]
         basis = np.asarray(net.basis[...])
     else:
         net.mean.set_value(jnp.asarray(moves.seen.mean(0)))
