@@ -2,11 +2,12 @@
 
     python launch/train_lite_scorer.py label --photos DIR [DIR ...] --images 131072
     python launch/train_lite_scorer.py train
+    python launch/train_lite_scorer.py smooth --data runs/lite_scorer/plans
     python launch/train_lite_scorer.py check --photos HELD_OUT_DIR
 
 `label` makes groups of images of one photo crop (clean, degraded, what lite tools make of it) and labels each
-with full-reference metrics. `train` and `label` continue where they stopped; with other settings they need
-another folder.
+with full-reference metrics. `smooth` goes on from a trained scorer and takes the jumps out of it. All but `check` continue
+where they stopped; with other settings they need another folder.
 The label is the mean of PSNR-Y, MS-SSIM and FSIM, each mapped to 1..5; VSI is kept out, as a judge.
 """
 
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.stats
+from flax import nnx
 
 from r1jax.degradations.dataset import NamedPhoto, load_photos, photo_hashes, random_crop
 from r1jax.degradations.mixes import GROUPS, Mix, degrade
@@ -32,18 +34,19 @@ from r1jax.images import fsim, ms_ssim, psnr_y
 from r1jax.images.convert import quantise, to_float, to_uint8
 from r1jax.nets import create
 from r1jax.nets.quality_net import LEVELS, QualityNet, expected_score
-from r1jax.reward.lite import LiteScorer
+from r1jax.reward.lite import LiteScorer, lite_scorer
 from r1jax.tools import toolbox
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.claims import SETTINGS_FILE, claim_settings
 from r1jax.training.labelled import GROUP, NO_TOOL, labelled_statistics, shards_of
-from r1jax.training.supervised import FitConfig, fit, natural_order
-from r1jax.weights import save_module, weight_file
+from r1jax.training.supervised import FitConfig, Loss, fit, natural_order
+from r1jax.weights import load_module, save_module, weight_file
 from r1jax.weights.files import flat_state, update_module
 from r1jax.weights.published import load_published
 from r1jax.weights.recorded import digest, sha256_of
 
 KINDS = list(OPERATIONS)
+PLANS = 40  # images of one crop, with --plans
 CONFIG: dict[str, Any] = {"hidden": 640, "width": 176, "num_experts": len(KINDS) + 4}
 # The value of each metric that maps to 1 and to 5.
 CALIBRATION = {"psnr_y": (12.0, 38.0), "ms_ssim": (0.0, 2.0), "fsim": (0.2, 1.7)}
@@ -83,13 +86,13 @@ def random_mix(rng: np.random.Generator) -> Mix:
 
 
 class Group(NamedTuple):
-    """Images of one crop, and what is known of each."""
+    """Images of one crop, and what is known of each. The number of images is a multiple of 8."""
 
-    images: np.ndarray  # uint8 [8, h, w, 3]
-    kinds: np.ndarray  # int8 [8, 8] which degradations it carries, -1: unknown
-    origins: np.ndarray  # int8 [8] 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool
-    tools: np.ndarray  # int8 [8] which lite tool made it of the image before it, NO_TOOL: none
-    photo: np.ndarray  # [8] its name
+    images: np.ndarray  # uint8 [n, h, w, 3]
+    kinds: np.ndarray  # int8 [n, 8] which degradations it carries, -1: unknown
+    origins: np.ndarray  # int8 [n] 0 clean, 1 degraded, 2 right tools only, 3 some wrong tool
+    tools: np.ndarray  # int8 [n] which lite tool made it of the image before it, NO_TOOL: none did
+    photo: np.ndarray  # [n] its name
 
 
 class StateMaker:
@@ -100,9 +103,9 @@ class StateMaker:
         self.box = toolbox("lite")
         self.tools = [jax.jit(lambda p, x, tool=tool: quantise(tool.apply(p, x))) for tool in self.box.tools]
 
-    def group(self, rng: np.random.Generator) -> Group:
-        """Makes a group. A share `singles` of them has one degradation an image and no tools: within one degradation,
-        labels differ by little, and by content."""
+    def group(self, rng: np.random.Generator) -> tuple[Group, np.ndarray]:
+        """Makes a group; returns the clean crop too, which is its first image. A share `singles` of groups has one
+        degradation an image and no tools: within one degradation, labels differ by little, and by content."""
         photo = self.photos[rng.integers(len(self.photos))]
         clean = self.clean_crop(photo.pixels, rng)
         images, kinds, origins, tools = [clean], [np.zeros(len(KINDS))], [0], [NO_TOOL]
@@ -122,7 +125,35 @@ class StateMaker:
                 origins.append(origin)
                 tools.append(action)
         numbers = (np.array(column, np.int8) for column in (np.stack(kinds), origins, tools))
-        return Group(np.stack(images), *numbers, np.full(GROUP, photo.name))
+        return Group(np.stack(images), *numbers, np.full(GROUP, photo.name)), clean
+
+    def plans(self, rng: np.random.Generator) -> tuple[Group, np.ndarray]:
+        """Makes a group of PLANS images in random order; returns the clean crop too.
+
+        They are a degraded image, what each tool makes of it, of two of the results, and of two of theirs. One of the two is
+        the best by the shipped scorer, which is where an agent goes: what the scorer takes for better than it is, it meets.
+        """
+        photo = self.photos[rng.integers(len(self.photos))]
+        clean = self.clean_crop(photo.pixels, rng)
+        mix = random_mix(rng)
+        degraded = degrade(clean, mix, int(rng.integers(2**31))).image
+        right = frozenset(i for i, tool in enumerate(LITE_TOOLS.values()) if tool.degradation in mix)
+        images, origins, parents = [clean, degraded], [0, 1], [(degraded, right)]
+        for _ in range(3):
+            x = to_float(np.stack([image for image, _ in parents]))
+            made = [to_uint8(np.asarray(tool(params, x))) for tool, params in zip(self.tools, self.box.params, strict=True)]
+            # What is left to do right; None after a wrong call.
+            left = [[todo - {i} if todo and i in todo else None for _, todo in parents] for i in range(len(made))]
+            children = [child for row in zip(made, left, strict=True) for child in zip(*row, strict=True)]
+            images += [image for image, _ in children]
+            origins += [3 if todo is None else 2 for _, todo in children]
+            best = int(lite_scorer().score(np.stack([image for image, _ in children])).argmax())
+            parents = [children[best], children[rng.integers(len(children))]]
+        kinds = np.full((len(images), len(KINDS)), -1, np.int8)
+        kinds[0], kinds[1] = 0, [key in mix for key in KINDS]
+        rows = rng.permutation(len(images))[:PLANS]
+        tools, names = np.full(PLANS, NO_TOOL, np.int8), np.full(PLANS, photo.name)
+        return Group(np.stack(images)[rows], kinds[rows], np.array(origins, np.int8)[rows], tools, names), clean
 
     def clean_crop(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns a crop of a photo, at another sharpness, tone and quality of its file: what people's photos differ in."""
@@ -156,15 +187,16 @@ def make_labels(args: argparse.Namespace) -> None:
     photos = [photo for folder in args.photos for photo in load_photos(folder)]
     maker, folder = StateMaker(photos, args.crop, args.singles, args.vary), pathlib.Path(args.data[0])
     claim_labels(folder, args, photos)
-    per_shard = 16  # groups
+    size, per_shard = (PLANS, 4) if args.plans else (GROUP, 16)  # images a group, groups a shard
     part, num_parts = (int(number) for number in args.part.split("/"))
-    for shard in range(part, args.images // (GROUP * per_shard), num_parts):
+    for shard in range(part, args.images // (size * per_shard), num_parts):
         path = folder / f"{shard:05d}.npz"
         if path.exists():
             continue
-        groups = [maker.group(np.random.default_rng([args.seed, shard, i])) for i in range(per_shard)]
-        rows = Group(*(np.concatenate(column) for column in zip(*groups, strict=True)))
-        metrics = full_reference(rows.images, np.repeat(rows.images[::GROUP], GROUP, 0))
+        rngs = [np.random.default_rng([args.seed, shard, i]) for i in range(per_shard)]
+        made = [maker.plans(rng) if args.plans else maker.group(rng) for rng in rngs]
+        rows = Group(*(np.concatenate(column) for column in zip(*(group for group, _ in made), strict=True)))
+        metrics = full_reference(rows.images, np.repeat(np.stack([clean for _, clean in made]), size, 0))
         partial = path.with_suffix(".tmp.npz")
         np.savez(partial, **rows._asdict(), **metrics)
         partial.replace(path)
@@ -176,6 +208,8 @@ def claim_labels(folder: pathlib.Path, args: argparse.Namespace, photos: list[Na
     settings["folders"] = [pathlib.Path(name).name for name in args.photos]  # photos are drawn by their number
     settings["tools_sha256"] = {name: sha256_of(weight_file(name)) for name in LITE_TOOLS}
     settings["photos"] = photo_hashes(photos)
+    if args.plans:
+        settings |= {"plans": True, "scorer_sha256": sha256_of(weight_file("scorer"))}
     claim_settings(folder, settings, begun=bool(shards_of(folder)), option="--data")
 
 
@@ -201,10 +235,7 @@ def train_scorer(args: argparse.Namespace) -> None:
     net = create("quality_net", seed=args.seed, **config)
     if args.stages:
         fill_trunk(net)
-    shards = list(labelled_statistics(folders, net))
-    needed = (*CALIBRATION, "kinds", "origins", "statistics")
-    data = {key: np.concatenate([shard[key] for shard in shards]) for key in needed}
-    labels = calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
+    data, labels = read_labelled(folders, net)
     classes = class_of(data["kinds"], data["origins"])
     kinds = data["kinds"].astype(np.float32)
     net.set_statistics(data["statistics"].mean(0), np.maximum(data["statistics"].std(0), 0.02))
@@ -223,18 +254,37 @@ def train_scorer(args: argparse.Namespace) -> None:
         kept = kept.astype(np.float32) / (1 - args.dropout)
         return standardised[rows] + noise, kept, labels[rows], kinds[rows], classes[rows]
 
-    schedule = FitConfig(args.steps, args.batch, args.learning_rate, warmup=args.steps // 10, checkpoint_every=1000)
     settings = {key: getattr(args, key) for key in ("steps", "batch", "learning_rate", "noise", "dropout", "stages", "seed")}
-    # Batches are drawn by row, so the folders' order counts.
-    settings |= {"images": len(labels), "folders": [folder.name for folder in folders]}
-    settings["metrics"] = digest({key: data[key] for key in CALIBRATION})
+    settings |= data_settings(folders, data)
     training = {"settings": settings, "photos": photos, "calibration": CALIBRATION}
+    net = fit_logged(args, net, batch_at, scorer_loss, training, frozen=("experts", "trunk"))
+    save_module(args.out or weight_file("scorer"), net, "quality_net", config, training=training)
+
+
+def read_labelled(folders: list[pathlib.Path], net: QualityNet) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns what training needs of labelled images, and their labels."""
+    shards = list(labelled_statistics(folders, net))
+    needed = (*CALIBRATION, "kinds", "origins", "statistics")
+    data = {key: np.concatenate([shard[key] for shard in shards]) for key in needed}
+    return data, calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
+
+
+def data_settings(folders: list[pathlib.Path], data: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what a file records of the images; batches are drawn by row, so the folders' order counts."""
+    names, metrics = [folder.name for folder in folders], digest({key: data[key] for key in CALIBRATION})
+    return {"images": len(data["origins"]), "folders": names, "metrics": metrics}
+
+
+def fit_logged(
+    args: argparse.Namespace, net: QualityNet, batch_at: Any, loss: Loss, training: dict[str, Any], frozen: tuple[str, ...]
+) -> Any:
+    """Trains `net` by the options, with checkpoints and a log in --run."""
+    schedule = FitConfig(args.steps, args.batch, args.learning_rate, warmup=args.steps // 10, checkpoint_every=1000)
     run = pathlib.Path(args.run)
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.jsonl").open("a") as log:
         report = functools.partial(print, file=log, flush=True)
-        net = fit(net, batch_at, scorer_loss, schedule, run / "checkpoints", training, report, frozen=("experts", "trunk"))
-    save_module(args.out or weight_file("scorer"), net, "quality_net", config, training=training)
+        return fit(net, batch_at, loss, schedule, run / "checkpoints", training, report, frozen)
 
 
 def fill_trunk(net: QualityNet) -> None:
@@ -282,6 +332,70 @@ def disorder(score: jax.Array, label: jax.Array) -> jax.Array:
     return ((jnp.abs(truth) > 0.05) * jax.nn.softplus(-8 * difference * jnp.sign(truth)) / 8).mean()
 
 
+# ---------------------------------------------------------------- smoothing
+
+
+def smooth_scorer(args: argparse.Namespace) -> None:
+    """Trains a scorer on towards its own mean over shifted statistics, and to the labels.
+
+    A planner takes the best of many images by score, and the scorer's errors with it: above all where the gate turns from
+    one regression to another. The mean over shifts has fewer of these, and orders the images of one crop better; a net that
+    has learned it costs no more than the former. How images are standardised stays.
+    """
+    folders = [pathlib.Path(folder) for folder in args.data]
+    former, about = load_module(args.init or weight_file("scorer"))
+    assert isinstance(former, QualityNet)
+    config = CONFIG | {"num_stages": args.stages}
+    net: Any = create("quality_net", **config)
+    update_module(net, flat_state(former))
+    data, labels = read_labelled(folders, net)
+    standardised = np.asarray(net.standardised(data["statistics"]))
+
+    def batch_at(step: int) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng([args.seed, step])
+        groups = rng.integers(len(labels) // GROUP, size=args.batch // GROUP)
+        rows = (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
+        reach = args.noise * rng.random((args.batch, 1), np.float32)
+        near = standardised[rows] + reach * rng.standard_normal((args.batch, standardised.shape[1]), np.float32)
+        shifts = args.shift * rng.standard_normal((args.shifts // 2, standardised.shape[1]), np.float32)
+        return near, np.concatenate([shifts, -shifts]), labels[rows]
+
+    names = ("steps", "batch", "learning_rate", "noise", "shift", "shifts", "seed")
+    settings = {key: getattr(args, key) for key in names} | data_settings(folders, data)
+    settings |= {"init_sha256": sha256_of(args.init or weight_file("scorer")), "init": about["training"]["settings"]}
+    photos = {name: sha256 for folder in folders for name, sha256 in photos_of(folder).items()}
+    training = {"settings": settings, "photos": about["training"]["photos"] | photos, "calibration": CALIBRATION}
+    net = fit_logged(args, net, batch_at, make_smooth_loss(former), training, frozen=("trunk",))
+    save_module(args.out or weight_file("scorer"), net, "quality_net", config, training=training)
+
+
+def make_smooth_loss(former: QualityNet) -> Loss:
+    """Returns a loss by the former's heads, averaged over shifts, and by the labels."""
+    graph, params = nnx.split(former)
+
+    def loss(net: Any, x: jax.Array, shifts: jax.Array, labels: jax.Array) -> jax.Array:
+        each = jnp.broadcast_to(jnp.eye(len(shifts)), (len(x), len(shifts), len(shifts)))
+        taught = nnx.merge(graph, params).heads_after(x, each, shifts)
+        levels, gate = (nnx.softmax(logits).mean(1) for logits in (taught.levels, taught.gate))
+        kinds = nnx.sigmoid(taught.kinds).mean(1)
+        heads = net.heads(x)
+        score = expected_score(heads.levels)
+        to_former, to_labels = score - levels @ jnp.array(LEVELS), score - labels
+        order = disorder(score.reshape(-1, GROUP), labels.reshape(-1, GROUP))
+        copied = optax.softmax_cross_entropy(heads.levels, levels) + optax.softmax_cross_entropy(heads.gate, gate)
+        binary = (jnp.logaddexp(0, heads.kinds) - heads.kinds * kinds).mean()
+        squared = 2 * (to_former**2).mean() + 4 * within(to_former) + 0.5 * (to_labels**2).mean() + within(to_labels)
+        return squared + order + 0.1 * copied.mean() + 0.1 * binary
+
+    return loss
+
+
+def within(error: jax.Array) -> jax.Array:
+    """Returns the variance of errors among the images of one crop: what is wrong about their differences."""
+    error = error.reshape(-1, GROUP)
+    return ((error - error.mean(1, keepdims=True)) ** 2).mean()
+
+
 # ---------------------------------------------------------------- checking
 
 
@@ -298,7 +412,7 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         rank = scipy.stats.spearmanr(scores, labels).statistic
         report[key] = {"spearman": round(float(rank), 3), "clean_wins": round(float((clean_scores > scores).mean()), 3)}
     maker = StateMaker(photos, args.crop)
-    groups = [maker.group(np.random.default_rng([args.seed, 99, i])) for i in range(2 * len(photos))]
+    groups = [maker.group(np.random.default_rng([args.seed, 99, i]))[0] for i in range(2 * len(photos))]
     images, _, origins, *_ = (np.concatenate(column) for column in zip(*groups, strict=True))
     scores, labels = scorer.score(images), label_of(images, np.repeat(images[::GROUP], GROUP, 0))
     parts = {"pooled": origins >= 1, "degraded": origins == 1, "right tools": origins == 2, "wrong tools": origins == 3}
@@ -327,7 +441,7 @@ def label_of(images: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("label", "train", "check"))
+    parser.add_argument("step", choices=("label", "train", "smooth", "check"))
     parser.add_argument("--photos", nargs="+", default=[], metavar="DIR")
     parser.add_argument("--data", nargs="+", default=["runs/lite_scorer/data"], metavar="DIR", help="labelled images")
     parser.add_argument("--run", default="runs/lite_scorer", help="folder of checkpoints and log")
@@ -335,18 +449,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12000)
     parser.add_argument("--singles", type=float, default=0.3, help="label: share of groups without tools and mixes")
     parser.add_argument("--vary", action="store_true", help="label: clean crops of other sharpness, tone and file quality")
+    parser.add_argument("--plans", action="store_true", help="label: what all tools make of an image, up to three calls")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="label: every Nth shard, from I; a process a core")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--noise", type=float, default=0.05, help="added to standardised statistics")
+    parser.add_argument("--noise", type=float, default=0.05, help="added to standardised statistics; smooth: at most")
+    parser.add_argument("--shift", type=float, default=0.4, help="smooth: deviation of the shifts that are averaged over")
+    parser.add_argument("--shifts", type=int, default=12, help="smooth: drawn a step")
+    parser.add_argument("--init", help="smooth: weight file to go on from (the shipped one)")
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--stages", type=int, default=4, help="of ImageNet's network that the scorer looks through; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--update-card", action="store_true", help="check: write the figures into the model card")
     args = parser.parse_args()
-    {"label": make_labels, "train": train_scorer, "check": check}[args.step](args)
+    {"label": make_labels, "train": train_scorer, "smooth": smooth_scorer, "check": check}[args.step](args)
 
 
 if __name__ == "__main__":

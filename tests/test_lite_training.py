@@ -4,8 +4,10 @@ import json
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from launch_scripts import load
 
 from r1jax.degradations import NamedPhoto
@@ -14,6 +16,9 @@ from r1jax.errors import UsageError
 from r1jax.images.convert import to_float, to_uint8
 from r1jax.images.io import write_image
 from r1jax.nets import create
+from r1jax.nets.quality_net import expected_score
+from r1jax.reward.lite import lite_scorer
+from r1jax.tools.lite import LITE_TOOLS
 from r1jax.weights import load_module, weight_file
 from r1jax.weights.files import flat_state
 from r1jax.weights.recorded import sha256_of, versions
@@ -82,7 +87,7 @@ def test_a_group_says_which_tool_made_each_image_of_the_one_before():
     script = load("train_lite_scorer")
     pixels = np.random.default_rng(0).integers(60, 180, (40, 40, 3), np.uint8)
     maker = script.StateMaker([NamedPhoto("grey", pixels)], crop=32)
-    group = maker.group(np.random.default_rng(3))
+    group, _ = maker.group(np.random.default_rng(3))
     assert group.origins[0] == 0 and group.tools[0] == script.NO_TOOL and set(group.photo) == {"grey"}
     made = np.flatnonzero(group.tools != script.NO_TOOL)
     assert len(made) >= 3 and (group.origins[made] >= 2).all() and (group.origins[group.tools == script.NO_TOOL] < 2).all()
@@ -90,6 +95,32 @@ def test_a_group_says_which_tool_made_each_image_of_the_one_before():
         tool = maker.box.tools[group.tools[i]]
         again = to_uint8(np.asarray(tool.apply(tool.params, to_float(group.images[i - 1])[None])[0]))
         assert np.abs(again.astype(int) - group.images[i]).max() <= 1  # op by op, not as one program
+
+
+def test_plans_hold_what_every_tool_makes_of_the_image_that_scores_best():
+    script = load("train_lite_scorer")
+    pixels = np.random.default_rng(0).integers(60, 180, (40, 40, 3), np.uint8)
+    maker = script.StateMaker([NamedPhoto("grey", pixels)], crop=32)
+    group, clean = maker.plans(np.random.default_rng(3))
+    assert group.images.shape == (script.PLANS, 32, 32, 3) and clean.shape == (32, 32, 3)
+    assert (group.tools == script.NO_TOOL).all() and set(group.photo) == {"grey"}
+    [degraded] = group.images[group.origins == 1]
+    assert (group.images[group.origins == 0] == clean).all()
+
+    def find(image):
+        differences = np.abs(group.images.astype(int) - image).max((1, 2, 3))
+        return differences.argmin(), differences.min()
+
+    first = [to_uint8(np.asarray(tool.apply(tool.params, to_float(degraded)[None])[0])) for tool in maker.box.tools]
+    best = first[int(np.argmax(lite_scorer().score(np.stack(first))))]
+    second = [to_uint8(np.asarray(tool.apply(tool.params, to_float(best)[None])[0])) for tool in maker.box.tools]
+    found = [find(image) for image in first + second]
+    assert sum(difference > 1 for _, difference in found) <= 2  # of 42 images two are left out
+    kinds = group.kinds[group.origins == 1][0]
+    right = {i for i, tool in enumerate(LITE_TOOLS.values()) if kinds[script.KINDS.index(tool.degradation)]}
+    assert right
+    for i, (row, difference) in enumerate(found[: len(first)]):
+        assert difference > 1 or group.origins[row] == (2 if i in right else 3)
 
 
 def test_the_model_cards_are_those_of_the_weights_and_figures(tmp_path, monkeypatch):
@@ -116,7 +147,7 @@ def scorer_script(monkeypatch):
             images = rng.integers(0, 256, (script.GROUP, 8, 8, 3), np.uint8)
             kinds = np.zeros((script.GROUP, len(script.KINDS)), np.int8)
             origins, tools = np.arange(script.GROUP, dtype=np.int8) % 4, np.full(script.GROUP, -1, np.int8)
-            return script.Group(images, kinds, origins, tools, np.full(script.GROUP, "photo"))
+            return script.Group(images, kinds, origins, tools, np.full(script.GROUP, "photo")), images[0]
 
     def metrics(images, clean):
         psnr = np.linspace(15, 35, len(images), dtype=np.float32)
@@ -146,6 +177,7 @@ def test_parts_label_one_folder_and_other_settings_do_not(scorer_script, photos,
         "crop=128, not 64": ["--crop", 64],
         r"singles=0\.3, not 0\.2": ["--singles", 0.2],
         "vary=False, not True": ["--vary"],
+        "plans=None, not True": ["--plans"],
         r"folders=\['one'\], not \['two'\]": ["--photos", photos / "two"],
     }
     for difference, options in others.items():
@@ -180,6 +212,45 @@ def test_a_scorer_is_fitted_with_what_its_file_then_says(scorer_script, photos, 
     np.testing.assert_allclose(flat_state(net.trunk)["_conv_stem/kernel"], stem, atol=1e-3)
     assert settings["settings"]["folders"] == ["a", "b"] and settings["settings"]["images"] == 256
     assert sorted(settings["photos"]) == ["one", "two"]
+
+
+def test_a_scorer_is_smoothed_from_the_one_it_goes_on_from(scorer_script, photos, tmp_path, monkeypatch, fitted):
+    calls, weights = fitted(scorer_script), tmp_path / "scorer.safetensors"
+    run(scorer_script, monkeypatch, "label", "--data", tmp_path / "a", "--images", 128, "--photos", photos / "one")
+    run(scorer_script, monkeypatch, "smooth", "--data", tmp_path / "a", "--run", tmp_path / "run", "--out", weights)
+    [settings] = calls
+    net, about = load_module(weights)
+    former, of_former = load_module(weight_file("scorer"))
+    assert about["training"] == settings | {"versions": versions()}
+    assert settings["settings"]["init_sha256"] == sha256_of(weight_file("scorer"))
+    assert settings["settings"]["init"] == of_former["training"]["settings"]
+    assert set(settings["photos"]) == {"one", *of_former["training"]["photos"]}
+    for name, value in flat_state(former).items():  # fitted() leaves the net as it was
+        np.testing.assert_array_equal(flat_state(net)[name], value)
+
+
+def test_smoothing_takes_the_mean_over_shifts_for_right():
+    script = load("train_lite_scorer")
+    former = create("quality_net", seed=0, hidden=8, width=8)
+    loss, rng = script.make_smooth_loss(former), np.random.default_rng(0)
+    x, shifts = (rng.standard_normal((n, former.num_statistics)).astype(np.float32) for n in (8, 2))
+    shifts *= 3
+
+    def scores(net, x):
+        return np.asarray(expected_score(net.heads(x).levels))
+
+    smooth = np.mean([scores(former, x + shift) for shift in shifts], 0)
+    assert np.abs(smooth - scores(former, x)).max() > 0.01
+    labels = np.linspace(1, 5, 8, dtype=np.float32)
+    before = float(loss(former, x, shifts, labels))
+    nearer = create("quality_net", seed=0, hidden=8, width=8)
+    graph, params, rest = nnx.split(nearer, nnx.Param, ...)
+    for _ in range(30):
+        gradient = jax.grad(lambda params: loss(nnx.merge(graph, params, rest), x, shifts, smooth))(params)
+        params = jax.tree.map(lambda value, slope: value - 3e-3 * slope, params, gradient)
+    nearer = nnx.merge(graph, params, rest)
+    assert np.abs(scores(nearer, x) - smooth).mean() < np.abs(scores(former, x) - smooth).mean()
+    assert float(loss(former, x, shifts, smooth)) < before  # the labels count, too
 
 
 def test_training_on_a_folder_of_unknown_photos_does_not_begin(scorer_script, tmp_path, monkeypatch, fitted):
