@@ -384,7 +384,7 @@ def make_smooth_loss(former: QualityNet) -> Loss:
         order = disorder(score.reshape(-1, GROUP), labels.reshape(-1, GROUP))
         copied = optax.softmax_cross_entropy(heads.levels, levels) + optax.softmax_cross_entropy(heads.gate, gate)
         binary = (jnp.logaddexp(0, heads.kinds) - heads.kinds * kinds).mean()
-        squared = 2 * (to_former**2).mean() + 4 * within(to_former) + 0.5 * (to_labels**2).mean() + within(to_labels)
+        squared = 2 * (to_former**2).mean() + 4 * within(to_former) + within(to_labels)
         return squared + order + 0.1 * copied.mean() + 0.1 * binary
 
     return loss
