@@ -4,10 +4,10 @@
 
 The tree, once:
 
-    r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 3000 --beam 3 --tree-seed 7 --photos PHOTOS
+    r1jax tree build configs/lite_agent.py -o trees/lite_agent --images 2000 --beam 3 --tree-seed 7 --photos PHOTOS
 
 PHOTOS is a folder of a few hundred clean photos; docs/reproduce-weights.md names those of the shipped agent, its seven
-members and what each was trained with beyond this file. The tree takes half an hour of two cores; the training on it a
+members and what each was trained with beyond this file. The tree takes twenty minutes of two cores; the training on it a
 minute. Of photos that the encoder learned from, it foresees too well: docs/reproduce-weights.md has how to show each apart.
 Without --tree, --init or a GPU it takes hours: an update is 1024 episodes.
 """

@@ -27,7 +27,7 @@ INTRODUCTIONS = {
         "The agent behind `r1jax restore`: lite toolbox, lite scorer, at most three tool calls. It is the mean of seven",
         "(`r1jax.agent.ensemble`), trained with the 451 photos of [PHOTOS.md](PHOTOS.md). Five see an image through the",
         "[foresight net](foresight.md) (`configs/lite_agent.py`), two through what the [scorer](scorer.md) sees; all are distilled on a",
-        "transition tree of 3,000 crops, half under the mixes of group A and half under those of `wide`. Then all seven together went on for",
+        "transition tree of 2,000 crops, half under the mixes of group A and half under those of `wide`. Then all seven together went on for",
         "24 updates on images by PPO, scored in a process of its own. They need no labels. Groups B and C, of which `wide` holds no mix, and the",
         "photos of its figures, were never seen. docs/reproduce-weights.md has the commands.",
     ],
