@@ -19,7 +19,7 @@ def config() -> Config:
     return Config(
         name="lite_agent",
         data=DataConfig(photos="builtin:train", mixes="A", crop=96, extra_mixes="wide", clean_share=0.04),
-        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.065),
+        env=EnvConfig(toolbox=("lite",), horizon=3, step_cost=0.05),
         agent=AgentConfig(encoder="lite_foresight", hidden=(64, 64)),
         ppo=PPOConfig(
             updates=150,
