@@ -5,7 +5,7 @@
 The tree is made before, in 9 seconds an image and core:
 
     r1jax weights pull published
-    r1jax tree build configs/published_agent.py -o trees/published --photos PHOTOS --images 150 --tree-seed 3
+    r1jax tree build configs/published_agent.py -o trees/published --photos PHOTOS --images 88 --tree-seed 3
 
 Left out of the box are what doubles a task (sensor noise, indoor haze) and retouching, which no degradation asks for: a
 state has as many children as there are tools. MAXIM works on multiples of 64 pixels, so that 64-pixel crops cost a quarter
