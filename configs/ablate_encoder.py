@@ -4,7 +4,8 @@
 
 A tree for each encoder, built as configs/ablation.py says but into trees/ENCODER and trees/ENCODER_test, with
 --agent.encoder=ENCODER. lite_foresight has learned from trees of 6,533, 3,000 and 2,000 images, and from those of the
-scorer, what the lite tools do. For CLIP add a variant {"agent.encoder": "clip_vit_l14"}: its weights are not part of the package.
+scorer, what the lite tools do. For CLIP add a variant {"agent.encoder": "clip_vit_l14"}: its weights are not part of the
+package.
 """
 
 import dataclasses
