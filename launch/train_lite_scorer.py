@@ -85,6 +85,11 @@ def random_mix(rng: np.random.Generator) -> Mix:
             return mix
 
 
+def right_tools(mix: Mix) -> list[int]:
+    """Returns the numbers of the tools that undo a mix, for the last degradation first."""
+    return [i for key in reversed(mix) for i, tool in enumerate(LITE_TOOLS.values()) if tool.degradation == key]
+
+
 class Group(NamedTuple):
     """Images of one crop, and what is known of each. The number of images is a multiple of 8."""
 
@@ -137,8 +142,7 @@ class StateMaker:
         clean = self.clean_crop(photo.pixels, rng)
         mix = random_mix(rng)
         degraded = degrade(clean, mix, int(rng.integers(2**31))).image
-        right = frozenset(i for i, tool in enumerate(LITE_TOOLS.values()) if tool.degradation in mix)
-        images, origins, parents = [clean, degraded], [0, 1], [(degraded, right)]
+        images, origins, parents = [clean, degraded], [0, 1], [(degraded, frozenset(right_tools(mix)))]
         for _ in range(3):
             x = to_float(np.stack([image for image, _ in parents]))
             made = [to_uint8(np.asarray(tool(params, x))) for tool, params in zip(self.tools, self.box.params, strict=True)]
@@ -171,8 +175,7 @@ class StateMaker:
 
     def chain(self, image: np.ndarray, mix: Mix, rng: np.random.Generator) -> list[tuple[np.ndarray, int, int]]:
         """Returns (state, origin, tool) of one to three calls, right ones (last degradation first) and random ones."""
-        right = [list(LITE_TOOLS).index(n) for key in reversed(mix) for n, t in LITE_TOOLS.items() if t.degradation == key]
-        states, origin, x = [], 2, to_float(image)[None]
+        right, states, origin, x = right_tools(mix), [], 2, to_float(image)[None]
         for _ in range(rng.integers(1, 4)):
             if right and rng.random() < 0.65:
                 action = right.pop(0)
@@ -213,16 +216,19 @@ def claim_labels(folder: pathlib.Path, args: argparse.Namespace, photos: list[Na
     claim_settings(folder, settings, begun=bool(shards_of(folder)), option="--data")
 
 
-def photos_of(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the hashes of the photos that a labelled folder was made from.
+def photos_of(folders: list[pathlib.Path]) -> dict[str, str]:
+    """Returns the hashes of the photos that labelled folders were made from.
 
     Raises:
-      UsageError: `label` has not been here.
+      UsageError: `label` has not been in one.
     """
-    path = folder / SETTINGS_FILE
-    if not path.is_file():
-        raise UsageError(f"{folder}: holds no {SETTINGS_FILE} of labelled images; `label --data {folder}` makes them")
-    return json.loads(path.read_text())["photos"]
+    photos: dict[str, str] = {}
+    for folder in folders:
+        path = folder / SETTINGS_FILE
+        if not path.is_file():
+            raise UsageError(f"{folder}: holds no {SETTINGS_FILE} of labelled images; `label --data {folder}` makes them")
+        photos |= json.loads(path.read_text())["photos"]
+    return photos
 
 
 # ---------------------------------------------------------------- training
@@ -230,7 +236,7 @@ def photos_of(folder: pathlib.Path) -> dict[str, str]:
 
 def train_scorer(args: argparse.Namespace) -> None:
     folders = [pathlib.Path(folder) for folder in args.data]
-    photos = {name: sha256 for folder in folders for name, sha256 in photos_of(folder).items()}
+    photos = photos_of(folders)
     config = CONFIG | {"num_stages": args.stages}
     net = create("quality_net", seed=args.seed, **config)
     if args.stages:
@@ -247,8 +253,7 @@ def train_scorer(args: argparse.Namespace) -> None:
 
     def batch_at(step: int) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([args.seed, step])
-        groups = rng.integers(len(labels) // GROUP, size=args.batch // GROUP)
-        rows = (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
+        rows = whole_groups(rng, len(labels), args.batch)
         noise = args.noise * rng.standard_normal((args.batch, standardised.shape[1]), np.float32)
         kept = rng.random((args.batch, CONFIG["hidden"]), np.float32) > args.dropout
         kept = kept.astype(np.float32) / (1 - args.dropout)
@@ -267,6 +272,12 @@ def read_labelled(folders: list[pathlib.Path], net: QualityNet) -> tuple[dict[st
     needed = (*CALIBRATION, "kinds", "origins", "statistics")
     data = {key: np.concatenate([shard[key] for shard in shards]) for key in needed}
     return data, calibrated_label(data["psnr_y"], data["ms_ssim"], data["fsim"])
+
+
+def whole_groups(rng: np.random.Generator, images: int, batch: int) -> np.ndarray:
+    """Returns the rows of a batch: random groups, for order counts within them."""
+    groups = rng.integers(images // GROUP, size=batch // GROUP)
+    return (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
 
 
 def data_settings(folders: list[pathlib.Path], data: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -343,8 +354,10 @@ def smooth_scorer(args: argparse.Namespace) -> None:
     has learned it costs no more than the former. How images are standardised stays.
     """
     folders = [pathlib.Path(folder) for folder in args.data]
-    former, about = load_module(args.init or weight_file("scorer"))
+    init = args.init or weight_file("scorer")
+    former, about = load_module(init)
     assert isinstance(former, QualityNet)
+    photos = about["training"]["photos"] | photos_of(folders)  # before the statistics, which take long
     config = CONFIG | {"num_stages": args.stages}
     net: Any = create("quality_net", **config)
     update_module(net, flat_state(former))
@@ -353,8 +366,7 @@ def smooth_scorer(args: argparse.Namespace) -> None:
 
     def batch_at(step: int) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([args.seed, step])
-        groups = rng.integers(len(labels) // GROUP, size=args.batch // GROUP)
-        rows = (groups[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
+        rows = whole_groups(rng, len(labels), args.batch)
         reach = args.noise * rng.random((args.batch, 1), np.float32)
         near = standardised[rows] + reach * rng.standard_normal((args.batch, standardised.shape[1]), np.float32)
         shifts = args.shift * rng.standard_normal((args.shifts // 2, standardised.shape[1]), np.float32)
@@ -362,9 +374,8 @@ def smooth_scorer(args: argparse.Namespace) -> None:
 
     names = ("steps", "batch", "learning_rate", "noise", "shift", "shifts", "seed")
     settings = {key: getattr(args, key) for key in names} | data_settings(folders, data)
-    settings |= {"init_sha256": sha256_of(args.init or weight_file("scorer")), "init": about["training"]["settings"]}
-    photos = {name: sha256 for folder in folders for name, sha256 in photos_of(folder).items()}
-    training = {"settings": settings, "photos": about["training"]["photos"] | photos, "calibration": CALIBRATION}
+    settings |= {"init_sha256": sha256_of(init), "init": about["training"]["settings"]}
+    training = {"settings": settings, "photos": photos, "calibration": CALIBRATION}
     net = fit_logged(args, net, batch_at, make_smooth_loss(former), training, frozen=("trunk",))
     save_module(args.out or weight_file("scorer"), net, "quality_net", config, training=training)
 

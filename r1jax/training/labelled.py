@@ -1,7 +1,8 @@
 """Labelled images on disk: what launch/train_lite_scorer.py makes, for whoever learns from them.
 
-A folder holds shards 00012.npz of groups of eight images of one crop: clean, degraded, and what tools made of them. Beside
-a shard lie the statistics that a quality net takes of its images, computed once.
+A folder holds shards 00012.npz of groups of eight images of one crop: clean, degraded, and what tools made of them; with
+--plans five in a row are of one crop, in random order. Beside a shard lie the statistics that a quality net takes of its
+images, computed once.
 """
 
 import io
@@ -17,7 +18,7 @@ from r1jax.files import write_whole
 from r1jax.images.convert import to_float
 from r1jax.nets.quality_net import QualityNet
 
-GROUP = 8  # images of one crop: clean, degraded, six states of tool chains
+GROUP = 8  # images of one crop
 NO_TOOL = -1
 
 
