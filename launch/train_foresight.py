@@ -3,6 +3,7 @@
     python launch/train_foresight.py train trees/wide --labelled runs/lite_scorer/data1 runs/lite_scorer/data2
     python launch/train_foresight.py encode trees/wide -o trees/wide_foresight --apart
     python launch/train_foresight.py check trees/statistics_A trees/statistics_B trees/statistics_C --update-card
+    python launch/train_foresight.py rescore trees/before -o trees/wide --former before.safetensors
 
 The trees are built with --agent.encoder=lite_statistics. Images that the scorer learned from (`launch/train_lite_scorer.py
 label`) are states too, of far more crops, with one tool tried on each. Each member learns from all photos but its share.
@@ -11,6 +12,9 @@ lite_statistics); with --apart each photo is seen by the member that did not lea
 meets the errors that it will meet on other photos. What is foreseen of the last level's states is zeros: no decision is
 made there. `train` continues where it stopped; with other settings it needs another --run. After a change of some tools
 --init goes on from a net of the former ones, with its members' photos.
+
+`rescore` turns a tree of a former scorer into one of the shipped scorer, where that looks at the same statistics: after
+`launch/train_lite_scorer.py smooth` no tool is run again. A tree by --beam keeps the states that the former chose.
 """
 
 import argparse
@@ -26,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from r1jax.config import from_dict
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
@@ -33,10 +38,11 @@ from r1jax.files import write_whole
 from r1jax.nets import create
 from r1jax.nets.foresight_net import THROUGH, ForesightNet
 from r1jax.nets.quality_net import LEVELS, QualityNet, expected_score
+from r1jax.reward.lite import in_steps
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
-from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
+from r1jax.training.tree import META_FILE, describe_encoder, identify, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
 from r1jax.weights import flat_state, load_module, save_module, update_module, weight_file
 from r1jax.weights.recorded import digest, sha256_of
@@ -259,6 +265,43 @@ def encode(args: argparse.Namespace) -> None:
         write_tree(path, dataclasses.replace(tree, features=features))
 
 
+# ---------------------------------------------------------------- another scorer
+
+
+def rescore(args: argparse.Namespace) -> None:
+    (source,), target = args.trees, pathlib.Path(args.out)
+    former, quality = load_module(args.former)[0], scorer_net()
+    meta = read_meta(source)
+    if meta["encoder"] != (wanted := f"lite_statistics ({digest(nnx.split(former)[1])})"):
+        raise UsageError(f"{source}: has the encoder {meta['encoder']}, not that of {args.former}: {wanted}")
+    require_same_look(former, quality, args.former)
+    meta["encoder"], meta["scorer"] = describe_encoder("lite_statistics"), identify(from_dict(meta["config"]))["scorer"]
+    require_statistics(meta, source)
+    claim_tree(target, meta)
+
+    @jax.jit
+    def judge(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        heads = quality.heads(x)
+        return jnp.concatenate([*heads, x], -1), in_steps(expected_score(heads.levels))
+
+    for index in range(meta["num_images"]):
+        tree, path = read_tree(image_path(pathlib.Path(source), index)), image_path(target, index)
+        if tree is None or tree.features is None or read_tree(path) is not None:
+            continue
+        statistics = tree.features[:, -quality.num_statistics :].astype(np.float32)
+        features, scores = (np.asarray(found) for found in judge(statistics))
+        rescored = dataclasses.replace(tree, features=features.astype(meta["dtype"]), scores=scores[tree.unique])
+        write_tree(path, rescored)
+
+
+def require_same_look(former: nnx.Module, quality: QualityNet, path: str) -> None:
+    """Raises UsageError where the shipped scorer does not see in an image just what a former one does."""
+    ours, theirs = flat_state(quality), flat_state(former)
+    of_look = [name for name in ours if name.split("/")[0] in ("trunk", "mean", "scale")]
+    if any(name not in theirs or not np.array_equal(ours[name], theirs[name]) for name in of_look):
+        raise UsageError(f"{path}: looks at other statistics than the shipped scorer; build the tree anew")
+
+
 # ---------------------------------------------------------------- checking
 
 
@@ -298,9 +341,10 @@ def explained(found: np.ndarray, truth: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("train", "encode", "check"))
+    parser.add_argument("step", choices=("train", "encode", "check", "rescore"))
     parser.add_argument("trees", nargs="+", metavar="TREE")
-    parser.add_argument("-o", "--out", help="train, check: weight file (the shipped one); encode: folder of the new tree")
+    parser.add_argument("-o", "--out", help="train, check: weight file (the shipped one); encode, rescore: the new tree")
+    parser.add_argument("--former", help="rescore: weight file of the scorer that the tree was built with")
     parser.add_argument("--apart", action="store_true", help="encode: each photo by the member that never saw it")
     parser.add_argument("--beside", action="store_true", help="encode: keep the statistics, for an agent that sees both")
     parser.add_argument("--update-card", action="store_true", help="check: write the figures beside the model card")
@@ -319,7 +363,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.step == "encode" and (len(args.trees) != 1 or not args.out):
         parser.error("encode: want one TREE, and the folder of the new one by --out")
-    {"train": train, "encode": encode, "check": check}[args.step](args)
+    if args.step == "rescore" and (len(args.trees) != 1 or not args.out or not args.former):
+        parser.error("rescore: want one TREE, the folder of the new one by --out, and the tree's scorer by --former")
+    {"train": train, "encode": encode, "check": check, "rescore": rescore}[args.step](args)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,19 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from launch_scripts import load
+from safetensors.numpy import save
 
 from r1jax.agent.encoder import encoder
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.tree import Tree, read_tree, write_tree
 from r1jax.nets.quality_net import expected_score
+from r1jax.reward.lite import lite_scorer
 from r1jax.tools.lite import LITE_TOOLS, lite_tool
 from r1jax.training.tree import META_FILE, describe_encoder, image_path, load_training_tree
 from r1jax.weights import load_module
+from r1jax.weights.files import read_tensors
 from r1jax.weights.recorded import digest, versions
 
 TOOLS, IMAGES = 8, 6
@@ -223,8 +227,58 @@ def test_a_folder_of_another_tree_is_not_encoded_into(script, folder, tmp_path, 
         run(script, monkeypatch, "encode", source, "-o", target)
 
 
+def save_former(script, path, change):
+    """Saves the shipped scorer with a change, and returns the encoder that a tree of it has."""
+    metadata, tensors = read_tensors(script.weight_file("scorer"))
+    change(tensors)
+    path.write_bytes(save(tensors, metadata))
+    return f"lite_statistics ({digest(nnx.split(load_module(path)[0])[1])})"
+
+
+def test_a_tree_of_a_former_scorer_becomes_one_of_the_shipped(script, folder, tmp_path, monkeypatch):
+    weights, source = tmp_path / "former.safetensors", tmp_path / "source"
+    shutil.copytree(folder, source)
+
+    def change(tensors):
+        tensors["levels/bias"] = tensors["levels/bias"] + 1
+
+    change_meta(source, encoder=save_former(script, weights, change), scorer="lite (0)")
+    for index in range(IMAGES):
+        tree = read_tree(image_path(source, index))
+        features = tree.features.copy()
+        features[:, : -script.scorer_net().num_statistics] = 7  # what the former's heads said
+        write_tree(image_path(source, index), dataclasses.replace(tree, features=features, scores=tree.scores[::-1]))
+    run(script, monkeypatch, "rescore", source, "-o", tmp_path / "new", "--former", weights)
+    wanted, found = load_training_tree(folder), load_training_tree(tmp_path / "new")
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=5e-3)  # its statistics are stored as float16
+    assert (found.scores * 4096 % 1 == 0).all()
+    np.testing.assert_allclose(found.features.astype(float), wanted.features, atol=0.05)
+    np.testing.assert_array_equal(found.children, wanted.children)
+    assert found.meta["encoder"] == wanted.meta["encoder"]
+    assert found.meta["scorer"] == f"lite ({lite_scorer().version})"
+    with pytest.raises(UsageError, match=r"not that of .*scorer\.safetensors"):
+        run(script, monkeypatch, "rescore", source, "-o", tmp_path / "x", "--former", script.weight_file("scorer"))
+
+
+def test_a_scorer_that_looks_otherwise_asks_for_another_tree(script, folder, tmp_path, monkeypatch):
+    weights, source = tmp_path / "former.safetensors", tmp_path / "source"
+    shutil.copytree(folder, source)
+    encoder = save_former(script, weights, lambda tensors: tensors.update(mean=tensors["mean"] + 1))
+    change_meta(source, encoder=encoder)
+    with pytest.raises(UsageError, match=r"former\.safetensors: looks at other statistics"):
+        run(script, monkeypatch, "rescore", source, "-o", tmp_path / "new", "--former", weights)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("arguments", [["tree"], ["tree", "more", "-o", "new"]])
 def test_encode_wants_one_tree_and_a_folder(script, monkeypatch, capsys, arguments):
     with pytest.raises(SystemExit):
         run(script, monkeypatch, "encode", *arguments)
     assert "encode: want one TREE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["tree", "-o", "new"], ["tree", "--former", "file"]])
+def test_rescore_wants_the_former_scorer_and_a_folder(script, monkeypatch, capsys, arguments):
+    with pytest.raises(SystemExit):
+        run(script, monkeypatch, "rescore", *arguments)
+    assert "rescore: want one TREE" in capsys.readouterr().err

@@ -39,7 +39,7 @@ class LiteScorer:
         graph, params = nnx.split(module)
 
         def apply(params: nnx.State, x: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
-            return jnp.round(nnx.merge(graph, params)(x) * _STEPS) / _STEPS
+            return in_steps(nnx.merge(graph, params)(x))
 
         self.version = f"{sha256_of(path)[:12]}-{_STEPS}"
         self.graph = GraphScorer(apply, params)
@@ -55,6 +55,11 @@ class LiteScorer:
         blocks = [to_float(padded[i : i + block]) for i in range(0, len(padded), block)]
         scores = [np.asarray(self._score(self.graph.params, x), np.float32) for x in blocks]
         return np.concatenate(scores)[: len(images)]
+
+
+def in_steps(score: Float[Array, " b"]) -> Float[Array, " b"]:
+    """Returns scores rounded to the scorer's multiples of 1/4096."""
+    return jnp.round(score * _STEPS) / _STEPS
 
 
 @functools.cache
