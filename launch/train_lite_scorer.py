@@ -233,17 +233,16 @@ def smooth_scorer(args: argparse.Namespace) -> None:
         shifts = args.shift * rng.standard_normal((args.shifts // 2, standardised.shape[1]), np.float32)
         return near, np.concatenate([shifts, -shifts]), labels[rows]
 
-    names = ("steps", "batch", "learning_rate", "noise", "shift", "shifts", "seed", "former", "difference", "label")
+    names = ("steps", "batch", "learning_rate", "noise", "shift", "shifts", "seed")
     settings = {key: getattr(args, key) for key in names} | data_settings(folders, data)
     settings |= {"init_sha256": sha256_of(init), "init": about["training"]["settings"]}
     training = {"settings": settings, "photos": photos, "calibration": CALIBRATION}
-    loss = make_smooth_loss(former, args.former, args.difference, args.label)
-    net = fit_logged(args, net, batch_at, loss, training, frozen=("trunk",))
+    net = fit_logged(args, net, batch_at, make_smooth_loss(former), training, frozen=("trunk",))
     save_module(args.out or weight_file("scorer"), net, "quality_net", config, training=training)
 
 
-def make_smooth_loss(former: QualityNet, of_former: float, of_difference: float, of_label: float) -> Loss:
-    """Returns a loss by the former's heads, averaged over shifts, and by the labels; the weights are of squared errors."""
+def make_smooth_loss(former: QualityNet) -> Loss:
+    """Returns a loss by the former's heads, averaged over shifts, and by the labels."""
     graph, params = nnx.split(former)
 
     def loss(net: Any, x: jax.Array, shifts: jax.Array, labels: jax.Array) -> jax.Array:
@@ -257,7 +256,7 @@ def make_smooth_loss(former: QualityNet, of_former: float, of_difference: float,
         order = disorder(score.reshape(-1, GROUP), labels.reshape(-1, GROUP))
         copied = optax.softmax_cross_entropy(heads.levels, levels) + optax.softmax_cross_entropy(heads.gate, gate)
         binary = (jnp.logaddexp(0, heads.kinds) - heads.kinds * kinds).mean()
-        squared = of_former * (to_former**2).mean() + of_difference * within(to_former) + of_label * within(to_labels)
+        squared = 2 * (to_former**2).mean() + 4 * within(to_former) + within(to_labels)
         return squared + order + 0.1 * copied.mean() + 0.1 * binary
 
     return loss
@@ -321,9 +320,6 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.05, help="added to standardised statistics; smooth: at most")
     parser.add_argument("--shift", type=float, default=0.4, help="smooth: deviation of the shifts that are averaged over")
     parser.add_argument("--shifts", type=int, default=12, help="smooth: drawn a step")
-    parser.add_argument("--former", type=float, default=2, help="smooth: weight of scores that are not the former's")
-    parser.add_argument("--difference", type=float, default=4, help="smooth: of differences inside a crop that are not its")
-    parser.add_argument("--label", type=float, default=1, help="smooth: of those that are not the labels'")
     parser.add_argument("--init", help="smooth: weight file to go on from (the shipped one)")
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--stages", type=int, default=4, help="of ImageNet's network that the scorer looks through; 0: none")

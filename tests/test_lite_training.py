@@ -189,7 +189,7 @@ def test_a_scorer_is_smoothed_from_the_one_it_goes_on_from(scorer_script, photos
 def test_smoothing_takes_the_mean_over_shifts_for_right():
     script = load("train_lite_scorer")
     former = create("quality_net", seed=0, hidden=8, width=8)
-    loss, rng = script.make_smooth_loss(former, 2, 4, 1), np.random.default_rng(0)
+    loss, rng = script.make_smooth_loss(former), np.random.default_rng(0)
     x, shifts = (rng.standard_normal((n, former.num_statistics)).astype(np.float32) for n in (8, 2))
     shifts *= 3
 

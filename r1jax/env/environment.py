@@ -31,7 +31,7 @@ class State(NamedTuple):
 class TimeStep(NamedTuple):
     """What a step brought, except for its reward. What an agent may look at are the state's image, record and step."""
 
-    discount: Float[Array, " b"]  # 0 where the episode has ended, else 1; 1 where it was cut off
+    discount: Float[Array, " b"]  # 0 where the episode is over, else 1
     valid: Bool[Array, " b"]  # a live episode called a tool: the step has a reward
 
 

@@ -52,8 +52,7 @@ def make_batch(
     """Returns the weighted decisions of a trajectory with their advantages by `config.algorithm`.
 
     The horizon is part of the task, and the policy sees how much of it is left: its end is terminal, without a
-    value to bootstrap from. Where an episode was cut off, what would follow is worth what the critic says, if there is one.
-    Rewards of missing scores are 0 before any arithmetic, see `rewards_from_scores`.
+    value to bootstrap from. Rewards of missing scores are 0 before any arithmetic, see `rewards_from_scores`.
 
     Args:
       env: its step cost and guard are part of the reward.
@@ -82,18 +81,8 @@ def make_batch(
 def _gae(trajectory: Trajectory, r_t: Float[Array, "T b"], config: PPOConfig) -> Float[Array, "T b"]:
     """Returns generalised advantages (arXiv 1506.02438)."""
     values = jnp.concatenate([trajectory.value, jnp.zeros_like(trajectory.value[:1])])
-    gae = jax.vmap(rlax.truncated_generalized_advantage_estimation, in_axes=1, out_axes=1)
-    return gae(r_t, config.gamma * trajectory.discount, _lambdas(trajectory, config), values)
-
-
-def _lambdas(trajectory: Trajectory, config: PPOConfig) -> Float[Array, "T b"]:
-    """Returns the lambda of each step: 0 before a step that is no decision, of which the critic's word alone counts.
-
-    Where an episode was cut off, the value that the policy gave to the next state stands in the trajectory, but what it says
-    of an action there means nothing.
-    """
-    going_on = jnp.concatenate([trajectory.live[1:], jnp.zeros_like(trajectory.live[:1])])
-    return config.gae_lambda * going_on.astype(jnp.float32)
+    gae = jax.vmap(rlax.truncated_generalized_advantage_estimation, in_axes=(1, 1, None, 1), out_axes=1)
+    return gae(r_t, config.gamma * trajectory.discount, config.gae_lambda, values)
 
 
 def _vtrace(
@@ -110,8 +99,8 @@ def _vtrace(
     """
     rho = jnp.exp(jnp.where(weight > 0, log_rho, 0.0))
     following = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
-    vtrace = jax.vmap(rlax.vtrace_td_error_and_advantage, in_axes=1, out_axes=1)
-    result = vtrace(value, following, r_t, config.gamma * trajectory.discount, rho, _lambdas(trajectory, config))
+    vtrace = jax.vmap(rlax.vtrace_td_error_and_advantage, in_axes=(1, 1, 1, 1, 1, None), out_axes=1)
+    result = vtrace(value, following, r_t, config.gamma * trajectory.discount, rho, config.gae_lambda)
     return result.pg_advantage, value + result.errors
 
 

@@ -49,7 +49,7 @@ class Trajectory(NamedTuple):
     logits: Float[Array, "T b a"]
     live: Bool[Array, "T b"]  # the episode had not ended: the action is a decision, STOP included
     valid: Bool[Array, "T b"]  # the action called a tool
-    discount: Float[Array, "T b"]  # 0 where the action ended the episode, 1 where a tree cut it off
+    discount: Float[Array, "T b"]  # 0 where the action ended the episode
     kept: Float[Array, "T b"]  # of the first image's structure, by the image after the action
     scores: Array  # [T+1, b] tickets or scores; first the initial image
     image: Float[Array, "b h w 3"]  # restored

@@ -43,9 +43,8 @@ class Episodes(NamedTuple):
 class TreeEnvironment(Environment):
     """The environment on the numbers of states.
 
-    Its tool params are `Tables`. An episode is cut off where the tree ends: in a state that a beam left out nothing is known
-    of what a tool would do, so that it may not be asked for a decision, and what was gained on the way there is exact. The
-    discount stays 1 there, as dm_env has it: what would follow is a critic's to say.
+    Its tool params are `Tables`. An episode ends where the tree does: in a state that a beam left out nothing is known of
+    what a tool would do, so that it may not be asked for a decision, and what was gained on the way there is exact.
     """
 
     def reset(self, images: Int[Array, " b"]) -> State:
@@ -60,7 +59,8 @@ class TreeEnvironment(Environment):
     def step(self, tool_params: Any, state: State, action: Int[Array, " b"]) -> tuple[State, TimeStep]:
         """Takes one action in every episode."""
         new_state, step = super().step(tool_params, state, action)
-        return new_state._replace(done=new_state.done | ~tool_params.open[new_state.image]), step
+        done = new_state.done | ~tool_params.open[new_state.image]
+        return new_state._replace(done=done), step._replace(discount=(~done).astype(jnp.float32))
 
     def restore(
         self, tool_params: Any, image: Int[Array, " b"], tool: Int[Array, " b"], valid: Bool[Array, " b"]

@@ -55,15 +55,6 @@ def make_trajectory() -> tuple[Trajectory, np.ndarray]:
     return Trajectory(*map(jnp.asarray, fields)), scores
 
 
-def cut_off(trajectory: Trajectory) -> Trajectory:
-    """Episode 2 is cut off after its first call."""
-    return trajectory._replace(
-        live=trajectory.live.at[1:, 2].set(False),
-        valid=trajectory.valid.at[1:, 2].set(False),
-        discount=trajectory.discount.at[1:, 2].set(0),
-    )
-
-
 def keep(trajectory: Trajectory, episodes: list[int]) -> Trajectory:
     return Trajectory(*(x[:, np.array(episodes)] for x in trajectory[:-1]), trajectory.image[np.array(episodes)])
 
@@ -99,25 +90,6 @@ def test_advantages_are_the_recursion_by_hand():
     np.testing.assert_allclose(adv[0, 1], first, rtol=1e-5)
     np.testing.assert_allclose(batch.target, batch.adv + batch.value, rtol=1e-6)
     np.testing.assert_array_equal(np.asarray(batch.weight).reshape(T, B), trajectory.live)
-
-
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo", "reinforce"])
-def test_what_follows_a_cut_is_worth_what_the_critic_says(algorithm):
-    trajectory, scores = make_trajectory()
-    epochs = {"group_size": 2} | ({"epochs": 1} if algorithm == "reinforce" else {})
-    config = PPOConfig(algorithm=algorithm, gamma=0.9, gae_lambda=0.8, normalise_advantage=False, **epochs)
-    cut, whole = (BATCH(t, scores, config, COST) for t in (cut_off(trajectory), trajectory))
-    adv, weight = (np.asarray(x).reshape(T, B) for x in (cut.adv, cut.weight))
-    reward, value = scores[1, 2] - scores[0, 2] - 0.1, np.asarray(trajectory.value)
-    assert weight[:, 2].tolist() == [1, 0, 0]
-    if algorithm == "ppo":
-        np.testing.assert_allclose(adv[0, 2], reward + 0.9 * value[1, 2] - value[0, 2], rtol=1e-5)
-        others = np.delete(np.arange(B), 2)
-        np.testing.assert_allclose(adv[:, others], np.asarray(whole.adv).reshape(T, B)[:, others], rtol=1e-6)
-    else:  # without a critic it is worth nothing
-        other = sum(0.9**t * (scores[t + 1, 3] - scores[t, 3] - 0.1) for t in range(T))
-        baseline = other if algorithm == "reinforce" else (reward + other) / 2
-        np.testing.assert_allclose(adv[0, 2], reward - baseline, rtol=1e-4)
 
 
 def test_the_guard_takes_what_an_image_lacks_in_structure():
@@ -174,10 +146,8 @@ def test_a_group_is_compared_without_its_unscored_episodes(algorithm):
     assert np.isfinite(adv).all()
 
 
-@pytest.mark.parametrize("change", [lambda trajectory: trajectory, cut_off])
-def test_vtrace_of_the_policy_that_acted_is_the_lambda_return(change):
+def test_vtrace_of_the_policy_that_acted_is_the_lambda_return():
     trajectory, scores = make_trajectory()
-    trajectory = change(trajectory)
     config = dataclasses.replace(CONFIG, normalise_advantage=False)
     plain = BATCH(trajectory, jnp.asarray(scores), config, COST)
     acted = jnp.log(jnp.full((T, B, A), 1e-9)).at[..., 0].set(0)
