@@ -30,7 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from r1jax.config import from_dict
 from r1jax.errors import R1JaxError, UsageError
 from r1jax.evaluation.simulator import in_blocks
 from r1jax.evaluation.tree import read_tree, write_tree
@@ -42,7 +41,7 @@ from r1jax.reward.lite import in_steps
 from r1jax.tools.lite import LITE_TOOLS
 from r1jax.training.labelled import NO_TOOL, labelled_statistics
 from r1jax.training.supervised import FitConfig, fit
-from r1jax.training.tree import META_FILE, describe_encoder, identify, image_path, load_training_tree
+from r1jax.training.tree import META_FILE, describe_encoder, describe_scorer, image_path, load_training_tree
 from r1jax.training.tree_build import claim_tree
 from r1jax.weights import flat_state, load_module, save_module, update_module, weight_file
 from r1jax.weights.recorded import digest, sha256_of
@@ -106,9 +105,7 @@ def read_labelled(folder: str) -> Moves:
 
     @jax.jit
     def look(statistics: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = quality.standardised(statistics)
-        heads = quality.heads(x)
-        return jnp.concatenate([*heads, x], -1), expected_score(heads.levels)
+        return seen_and_score(quality, quality.standardised(statistics))
 
     for shard in labelled_statistics([pathlib.Path(folder)], quality):
         if "tools" not in shard:
@@ -119,6 +116,12 @@ def read_labelled(folder: str) -> Moves:
         gain = (score[rows] - score[rows - 1])[:, None]
         found.append(Moves(seen[rows - 1].astype(np.float16), after, gain, shard["tools"][rows, None], shard["photo"][rows]))
     return joined(found)
+
+
+def seen_and_score(quality: QualityNet, statistics: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns what the encoder lite_statistics shows of standardised statistics [b, s], and the score [b]."""
+    heads = quality.heads(statistics)
+    return jnp.concatenate([*heads, statistics], -1), expected_score(heads.levels)
 
 
 def joined(moves: Sequence[Moves]) -> Moves:
@@ -275,22 +278,20 @@ def rescore(args: argparse.Namespace) -> None:
     if meta["encoder"] != (wanted := f"lite_statistics ({digest(nnx.split(former)[1])})"):
         raise UsageError(f"{source}: has the encoder {meta['encoder']}, not that of {args.former}: {wanted}")
     require_same_look(former, quality, args.former)
-    meta["encoder"], meta["scorer"] = describe_encoder("lite_statistics"), identify(from_dict(meta["config"]))["scorer"]
+    meta["encoder"] = describe_encoder("lite_statistics")
     require_statistics(meta, source)
+    meta["scorer"] = describe_scorer("lite", {})
     claim_tree(target, meta)
 
-    @jax.jit
-    def judge(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        heads = quality.heads(x)
-        return jnp.concatenate([*heads, x], -1), in_steps(expected_score(heads.levels))
-
+    judge = jax.jit(functools.partial(seen_and_score, quality))
     for index in range(meta["num_images"]):
         tree, path = read_tree(image_path(pathlib.Path(source), index)), image_path(target, index)
         if tree is None or tree.features is None or read_tree(path) is not None:
             continue
         statistics = tree.features[:, -quality.num_statistics :].astype(np.float32)
-        features, scores = (np.asarray(found) for found in judge(statistics))
-        rescored = dataclasses.replace(tree, features=features.astype(meta["dtype"]), scores=scores[tree.unique])
+        seen, score = judge(statistics)
+        features, scores = np.asarray(seen).astype(meta["dtype"]), np.asarray(in_steps(score))
+        rescored = dataclasses.replace(tree, features=features, scores=scores[tree.unique])
         write_tree(path, rescored)
 
 

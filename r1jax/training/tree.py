@@ -300,23 +300,30 @@ def describe_encoder(of: str | Encoder) -> str:
     return f"{frozen.name} ({digest(frozen.params)})"
 
 
+def describe_scorer(spec: str, options: Mapping[str, Any]) -> str:
+    """Returns the name of a scorer and what tells it apart, as a tree keeps it.
+
+    One that is no part of the package is known by its name and its file alone: it may take minutes to load.
+    """
+    if spec == "lite":
+        return f"{spec} ({identity(scorer(spec, options)).version})"
+    told = f"{spec} {json.dumps(dict(options), sort_keys=True, default=str)}" if options else spec
+    if ".py:" in spec:
+        told += f" ({sha256_of(existing(spec.rpartition(':')[0]))[:16]})"
+    return told
+
+
 def identify(config: Config, frozen: Encoder | None = None) -> dict[str, Any]:
     """Returns what a tree or a run depends on besides its images: names and digests of tools, encoder and scorer.
-
-    A scorer that is no part of the package is known by its name and its file alone: it may take minutes to load.
 
     Args:
       frozen: the config's encoder, where it is loaded already.
     """
     box = toolbox(config.env.toolbox)
-    spec, options = config.reward.scorer, config.reward.options
-    told = f"{spec} {json.dumps(dict(options), sort_keys=True, default=str)}" if options else spec
-    if ".py:" in spec:
-        told += f" ({sha256_of(existing(spec.rpartition(':')[0]))[:16]})"
     return {
         "tools": {tool.name: _describe_tool(tool) for tool in box.tools},
         "encoder": describe_encoder(frozen or config.agent.encoder),
-        "scorer": f"{spec} ({identity(scorer(spec, options)).version})" if spec == "lite" else told,
+        "scorer": describe_scorer(config.reward.scorer, config.reward.options),
     }
 
 
